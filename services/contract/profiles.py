@@ -1,0 +1,90 @@
+"""Named, versioned reconstruction settings. The record names the one that was used.
+
+Change a profile's settings only together with its ``version``: both enter the reconstruction id.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from .codes import Code, PermanentError
+
+RECON_VERSION = "1"
+"""Version of the reconstruction's numbers. Raise it when the same settings give other images."""
+
+
+class Method(StrEnum):
+    """How missing k-space lines are filled."""
+
+    AUTO = "auto"
+    ZERO_FILLED = "zero-filled"
+    GRAPPA = "grappa"
+    RAKI = "raki"
+    ESPIRIT = "espirit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Settings of one reconstruction.
+
+    Attributes
+    ----------
+    name, version
+        What the record shows.
+    method
+        ``auto`` lets the hold-out errors decide between GRAPPA and RAKI.
+    combine
+        ``rss`` (root sum of squares, McGibney) or ``adaptive`` (Walsh et al., MRM 2000), for the
+        magnitude image; the complex adaptive combination is written beside it in both cases.
+    partial_fourier
+        ``pocs``, ``homodyne`` or ``zero-fill``.
+    g_factor_replicas
+        Pseudo-replicas for the g-factor map (Robson et al., MRM 2008), 0 for none.
+    seed
+        Of the networks' initial weights and of the replicas' noise.
+    """
+
+    name: str
+    version: int
+    method: Method = Method.AUTO
+    combine: str = "rss"
+    partial_fourier: str = "pocs"
+    g_factor_replicas: int = 50
+    seed: int = 20190101
+
+    def settings(self) -> dict[str, Any]:
+        """Return what enters the reconstruction id."""
+        return asdict(self)
+
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(name="routine", version=1),
+        Profile(name="fast", version=1, method=Method.GRAPPA, g_factor_replicas=0),
+        Profile(name="phase", version=1, combine="adaptive"),
+    )
+}
+DEFAULT_PROFILE = "routine"
+
+
+def profile(name: str = DEFAULT_PROFILE, method: str | None = None) -> Profile:
+    """Return the profile called ``name``, its method replaced by ``method`` where one is given.
+
+    Raises
+    ------
+    PermanentError
+        ``bad_settings`` when there is no such profile or method.
+    """
+    if name not in PROFILES:
+        known = ", ".join(sorted(PROFILES))
+        raise PermanentError(Code.BAD_SETTINGS, f"There is no profile of that name; known are {known}.")
+    chosen = PROFILES[name]
+    if method is None:
+        return chosen
+    if method not in set(Method):
+        known = ", ".join(Method)
+        raise PermanentError(Code.BAD_SETTINGS, f"There is no method of that name; known are {known}.")
+    return replace(chosen, method=Method(method))

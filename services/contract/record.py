@@ -1,0 +1,62 @@
+"""The record of a scan (``scan.json``, and the body of its ledger row). No patient data, ever.
+
+``scan.schema.json`` beside this file is its JSON schema; every key below is always there, ``None``
+where a scan did not come so far.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .codes import Code, End, MrireconError
+
+SCHEMA_VERSION = 1
+
+KEYS = (
+    "schema_version", "status", "code", "message", "scan_id", "recon_id", "profile", "format", "geometry",
+    "acceleration", "acs_lines", "sampling", "preprocessing", "method", "method_reason", "holdout_errors",
+    "network", "quality", "warnings", "seconds", "versions", "acquisitions_digest",
+)  # fmt: skip
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the record."""
+    text = Path(__file__).with_name("scan.schema.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def new_record(scan_id: str | None = None) -> dict[str, Any]:
+    """Return a record in which nothing is known yet but the scan id."""
+    record: dict[str, Any] = dict.fromkeys(KEYS)
+    record.update(
+        schema_version=SCHEMA_VERSION, status=End.FAILED.value, scan_id=scan_id, warnings=[],
+        seconds={}, versions={}, preprocessing=[],
+    )  # fmt: skip
+    return record
+
+
+def end_record(record: dict[str, Any], error: BaseException | None) -> dict[str, Any]:
+    """Set ``status``, ``code`` and ``message`` of ``record`` from how the scan ended; return it.
+
+    An error that is not one of ours becomes ``failed: internal`` with its type only: its text may hold
+    what a file said.
+    """
+    if error is None:
+        record.update(status=End.DONE.value, code="", message="Images were made.")
+    elif isinstance(error, MrireconError):
+        record.update(status=error.end.value, code=error.code.value, message=error.message)
+    else:
+        record.update(
+            status=End.FAILED.value,
+            code=Code.INTERNAL.value,
+            message=f"An unexpected {type(error).__name__} stopped the scan; the archive is untouched.",
+        )
+    return record
+
+
+def dumps(record: dict[str, Any]) -> str:
+    """Return the record as JSON text: keys in order, no NaN."""
+    return json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
