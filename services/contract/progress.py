@@ -12,7 +12,9 @@ class Progress(Protocol):
     (0 to 1), ``message`` a short phrase without patient data.
     """
 
-    def __call__(self, stage: str, fraction: float, message: str = "", /) -> None: ...
+    def __call__(self, stage: str, fraction: float, message: str = "", /) -> None:
+        """Tell how far ``stage`` is."""
+        ...
 
 
 def silent(stage: str, fraction: float, message: str = "", /) -> None:
