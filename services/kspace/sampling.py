@@ -353,8 +353,9 @@ def _complete(acquired: Mask, hull: Mask, numbers: Lattice) -> SamplingPattern |
     extent = hull
     if not (lattice & box & ~acquired).any():
         z, y = _reach(sampled_z, acquired.shape[0], r_z), _reach(sampled_y, acquired.shape[1], r_y)
-        extent = np.zeros_like(acquired)
-        extent[slice(*z), slice(*y)] = True
+        whole = np.zeros_like(acquired)
+        whole[slice(*z), slice(*y)] = True
+        extent = box if (lattice & whole & ~acquired).any() else whole
     missing = extent & ~acquired
     if missing.any() and _gaps(missing) < 2:
         return None  # one gap is a hole, whatever lattice could be laid around it
