@@ -1,0 +1,52 @@
+# Two commands set everything up:  make demo   (one scan, tar to images)   and   make test
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# One thread a core at most: the networks of a scan are small, and pools that fight are slower than one.
+export OMP_NUM_THREADS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow test-tools lint format types check clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "mrirecon needs Python 3.11 or newer; set PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.local: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[local]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.local
+
+demo: $(VENV)/.local  ## Generate a raw scan, reconstruct it, say where the pictures are
+	$(BIN)/mrirecon demo --out results
+
+test: $(VENV)/.dev  ## The tests (minutes)
+	$(BIN)/pytest -m "not slow and not tools"
+
+test-slow: $(VENV)/.dev  ## The slower suites: quality tables, faults, fuzzing, whole synths
+	$(BIN)/pytest -m "slow and not tools" --timeout 1800
+
+test-tools: $(VENV)/.dev  ## Against independent tools of Debian (ismrmrd-tools dicom3tools dcmtk orthanc dcm2niix bart)
+	$(BIN)/pytest -m tools --timeout 900
+
+lint: $(VENV)/.dev  ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check: lint test  ## All a change needs before it is pushed
+
+clean:  ## Remove what was made (not the results)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis cdk.out* node_modules build dist src/*.egg-info

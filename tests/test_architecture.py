@@ -1,0 +1,98 @@
+"""The walls of the house: imports run one way, and heavy libraries stay in the rooms that need them."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SERVICES = ROOT / "services"
+
+MAY_IMPORT = {
+    "contract": set(),
+    "kspace": {"contract"},
+    "raki": {"contract", "kspace"},
+    "phantom": {"contract", "kspace"},
+    "decompress": {"contract", "kspace"},
+    "recon": {"contract", "kspace", "raki"},
+    "cloud": {"contract", "kspace", "decompress", "recon"},
+    "capacity": {"contract"},
+    "cli": {"contract", "kspace", "decompress", "recon", "cloud", "phantom", "capacity"},
+}
+MUST_NOT_KNOW = {
+    "kspace": {"torch", "boto3", "botocore"},
+    "raki": {"boto3", "botocore", "pydicom", "nibabel", "h5py", "sigpy"},
+    "phantom": {"torch", "boto3", "botocore"},
+    "decompress": {"torch", "boto3", "botocore", "sigpy", "pydicom", "nibabel"},
+    "recon": {"boto3", "botocore", "tarfile", "ismrmrd", "twixtools"},
+    "cloud": {"pydicom", "nibabel", "sigpy", "ismrmrd", "twixtools"},
+    "capacity": {"torch", "boto3", "h5py"},
+}
+
+
+def modules(room):
+    return sorted((SERVICES / room).rglob("*.py"))
+
+
+def imported(path):
+    """Yield (room or None, top-level name) of every import in a file, wherever it stands."""
+    depth = len(path.relative_to(SERVICES).parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield None, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 0:
+                yield None, node.module
+            elif node.level == depth:
+                for name in [node.module] if node.module else [alias.name for alias in node.names]:
+                    yield name.split(".")[0], None
+
+
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_a_room_imports_only_the_rooms_below_it(room):
+    assert modules(room), f"services/{room} is empty"
+    for path in modules(room):
+        for other, name in imported(path):
+            where = path.relative_to(ROOT)
+            if name is not None:
+                top = name.split(".")[0]
+                assert top != "mrirecon", f"{where}: inside services/ imports are relative, got {name}"
+                assert top not in MUST_NOT_KNOW.get(room, set()), f"{where} must not import {top}"
+            elif other not in {"__version__", room}:
+                assert other in MAY_IMPORT[room], f"{where}: {room} may not import {other}"
+
+
+def test_every_room_is_in_the_plan():
+    rooms = {p.name for p in SERVICES.iterdir() if p.is_dir() and p.name != "__pycache__"}
+    assert rooms == set(MAY_IMPORT)
+
+
+def test_the_contract_needs_the_standard_library_only():
+    for path in modules("contract"):
+        for other, name in imported(path):
+            if name is not None:
+                assert name.split(".")[0] in sys.stdlib_module_names, f"{path.name} imports {name}"
+            else:
+                assert other == "contract"
+
+
+@pytest.mark.parametrize("folder", ["infra", "lambda"])
+def test_infrastructure_and_lambdas_know_the_contract_alone(folder):
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            for name in names:
+                if name.startswith("mrirecon"):
+                    assert name.startswith("mrirecon.contract"), f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_the_command_line_starts_without_the_heavy_libraries():
+    heavy = ["torch", "sigpy", "scipy", "boto3", "simpy", "matplotlib", "pydicom", "nibabel", "ismrmrd"]
+    code = f"import sys, mrirecon.cli.main; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
