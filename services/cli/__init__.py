@@ -1,0 +1,1 @@
+"""The face: the command line, the runner for one machine, the demo, the doctor."""

@@ -100,7 +100,7 @@ def deliveries(body: str) -> list[Delivery]:
             return [_from_eventbridge_s3(data)] if data.get("detail-type") == "Object Created" else []
         if data.get("source") == "aws.storagegateway":
             return [_from_gateway(data)]
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise NotAMessageError("The event lacks what tells where the archive lies.") from None
     raise NotAMessageError("The message is neither an S3 event nor a gateway upload notification.")
 

@@ -1,0 +1,218 @@
+"""A scan's journey on one machine: the two stages, and images that appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..contract import ids
+from ..contract.codes import Code, End, MrireconError, PermanentError, RetryableError
+from ..contract.keys import RECORD_FILE
+from ..contract.profiles import RECON_VERSION, Profile, profile
+from ..contract.progress import Progress, silent
+from ..contract.record import dumps, end_record, new_record
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one archive ended: what ``--json`` prints."""
+
+    archive: str
+    status: str
+    code: str
+    message: str
+    scan_id: str | None
+    out: str | None
+    method: str | None
+    seconds: float
+
+    @property
+    def end(self) -> End:
+        """Return the end as the contract names it."""
+        return End(self.status)
+
+    def dumps(self) -> str:
+        """Return one line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def run_archive(
+    archive: Path,
+    out: Path,
+    *,
+    profile_name: str | None = None,
+    method: str | None = None,
+    device: str = "auto",
+    progress: Progress = silent,
+) -> Outcome:
+    """Turn one raw archive into images below ``out``; never raises for what the archive holds.
+
+    The results appear at ``out/<scan_id>`` in one rename, their record already inside; where another
+    reconstruction of the scan lies there, this one goes beside it as ``out/<scan_id>.<recon_id>``. A
+    scan that is rejected or failed leaves its record alone; one that is incomplete leaves nothing.
+
+    ``profile_name`` overrides what the archive itself asks for; ``method`` overrides the profile's.
+    """
+    begun = time.monotonic()
+    record = new_record()
+    place: Path | None = None
+    error: BaseException | None = None
+    try:
+        with _scratch(out) as (scratch, stage):
+            _check_archive(archive)
+            record, place = _journey(
+                archive, out, scratch, stage, (profile_name, method, device), record, progress
+            )
+    except Exception as caught:
+        error = _explained(caught)
+        record = end_record(record, error)
+        record["scan_id"] = record["scan_id"] or _scan_id(archive)
+        place = _keep_record(record, out)
+    return Outcome(
+        archive=str(archive),
+        status=record["status"],
+        code=record["code"] or "",
+        message=record["message"],
+        scan_id=record["scan_id"],
+        out=str(place) if place else None,
+        method=record["method"],
+        seconds=round(time.monotonic() - begun, 3),
+    )
+
+
+def _journey(
+    archive: Path,
+    out: Path,
+    scratch: Path,
+    stage: Path,
+    wishes: tuple[str | None, str | None, str],
+    record: dict[str, Any],
+    progress: Progress,
+) -> tuple[dict[str, Any], Path]:
+    from ..decompress.stage import decompress
+
+    profile_name, method, device = wishes
+    kspace = scratch / "kspace.h5"
+    intake = decompress(archive, kspace, progress=progress, work_dir=scratch)
+    record["scan_id"], record["format"] = intake.scan_id, intake.format
+    record["acquisitions_digest"] = intake.acquisitions_digest
+    record["seconds"], record["warnings"] = dict(intake.seconds), list(intake.warnings)
+    chosen = _profile(profile_name or intake.profile, method)
+    recon_id = ids.recon_id(intake.scan_id, chosen.settings(), RECON_VERSION)
+    record["recon_id"] = recon_id
+    record["profile"] = {"name": chosen.name, "version": chosen.version, "method": chosen.method.value}
+    if (already := _published(out, intake.scan_id, recon_id)) is not None:
+        return already
+
+    from ..recon.stage import reconstruct
+
+    made = reconstruct(
+        kspace, stage, scan_id=intake.scan_id, profile=chosen, device=device, progress=progress
+    )
+    seconds = {**intake.seconds, **made["seconds"]}
+    warnings = list(dict.fromkeys([*intake.warnings, *made["warnings"]]))
+    made.update(seconds=seconds, warnings=warnings, acquisitions_digest=intake.acquisitions_digest)
+    end_record(made, None)
+    (stage / RECORD_FILE).write_text(dumps(made), encoding="utf-8")
+    place = out / intake.scan_id
+    if place.exists():
+        place = out / f"{intake.scan_id}.{recon_id}"
+    try:
+        stage.rename(place)
+    except OSError as taken:
+        if (already := _published(out, intake.scan_id, recon_id)) is not None:
+            return already
+        raise RetryableError(Code.STORAGE, "The results could not be put in their place.") from taken
+    return made, place
+
+
+def _profile(name: str | None, method: str | None) -> Profile:
+    return profile(method=method) if name is None else profile(name, method)
+
+
+def _published(out: Path, scan_id: str, recon_id: str) -> tuple[dict[str, Any], Path] | None:
+    """Return the record and place of this very reconstruction where it is done already."""
+    for place in (out / scan_id, out / f"{scan_id}.{recon_id}"):
+        try:
+            record: dict[str, Any] = json.loads((place / RECORD_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if record.get("recon_id") == recon_id and record.get("status") == End.DONE:
+            return record, place
+        if record.get("status") != End.DONE and not any(p.name != RECORD_FILE for p in place.iterdir()):
+            shutil.rmtree(place)
+    return None
+
+
+def _keep_record(record: dict[str, Any], out: Path) -> Path | None:
+    """Leave the record of a scan that made no images, unless images of it are there already."""
+    if record["status"] == End.INCOMPLETE or record["scan_id"] is None:
+        return None
+    place: Path = out / record["scan_id"]
+    if place.exists() and any(p.name != RECORD_FILE for p in place.iterdir()):
+        return None
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        partial = place / f".{RECORD_FILE}.partial"
+        partial.write_text(dumps(record), encoding="utf-8")
+        partial.replace(place / RECORD_FILE)
+    except OSError:
+        return None
+    return place
+
+
+def _check_archive(archive: Path) -> None:
+    if not archive.exists():
+        raise PermanentError(
+            Code.NO_RAW_DATA, "There is no file at the path given: check the path of the archive."
+        )
+    if not archive.is_file():
+        raise PermanentError(
+            Code.NOT_AN_ARCHIVE, "An archive is one regular file (.tar, .tar.gz, …); this path is none."
+        )
+    if not os.access(archive, os.R_OK):
+        raise RetryableError(Code.STORAGE, "The archive may not be read by this user: change its rights.")
+
+
+def _scan_id(archive: Path) -> str | None:
+    try:
+        with archive.open("rb") as file:
+            return ids.scan_id(file)
+    except OSError:
+        return None
+
+
+def _explained(error: Exception) -> Exception:
+    """Give the errors of the machine (not of the scan) a sentence."""
+    if isinstance(error, MrireconError):
+        return error
+    if isinstance(error, MemoryError):
+        return RetryableError(
+            Code.OUT_OF_MEMORY, "The scan needs more memory than this machine has: use a larger one."
+        )
+    if isinstance(error, OSError) and error.errno in {28, 122}:
+        return RetryableError(
+            Code.DISK_FULL, "The disk of the results or the temporary folder is full: free some space."
+        )
+    return error
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield a temporary folder and a stage on the results' own disk; neither outlives the block."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="mrirecon-") as scratch,
+        tempfile.TemporaryDirectory(prefix=".partial-", dir=out, ignore_cleanup_errors=True) as holder,
+    ):
+        stage = Path(holder) / "results"
+        stage.mkdir()
+        yield Path(scratch), stage

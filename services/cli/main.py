@@ -1,0 +1,118 @@
+"""The command line: what the words mean. Each command's work is in the module of its name."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from .. import __version__
+from ..contract.profiles import DEFAULT_PROFILE, PROFILES, Method
+from .exits import Exit
+
+_EPILOG = """exit codes: 0 all done; 2 usage; 3 an archive was rejected; 4 incomplete; 1 failed;
+of several the gravest (1, 3, 4). Progress goes to stderr, data to stdout.
+Not a medical device."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code."""
+    arguments = _parser().parse_args(argv)
+    _leave_no_caches()
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return int(arguments.command(arguments))
+    except KeyboardInterrupt:
+        print("\nmrirecon: interrupted; nothing was published half.", file=sys.stderr)
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _leave_no_caches() -> None:
+    """Keep libraries from writing into the home folder: nothing is written but results and temporaries."""
+    sys.dont_write_bytecode = True
+    here = Path(tempfile.gettempdir()) / f"mrirecon-cache-{os.getuid()}"
+    for name in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR"):
+        os.environ.setdefault(name, str(here))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mrirecon",
+        description="From a tar of raw MRI k-space to images: scan-specific RAKI, on one machine or on AWS.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"mrirecon {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _run(commands.add_parser("run", help="archives to images"))
+    _inspect(commands.add_parser("inspect", help="what is in an archive"))
+    _demo(commands.add_parser("demo", help="make a raw scan and reconstruct it"))
+    _doctor(commands.add_parser("doctor", help="is this machine fit?"))
+    return parser
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE", help="a tar of raw k-space")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the images go")
+    parser.add_argument(
+        "--method", choices=[method.value for method in Method],
+        help="how missing lines are filled (default: what the profile says)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--profile", choices=sorted(PROFILES),
+        help=f"named settings (default: what the archive asks for, else {DEFAULT_PROFILE})",
+    )  # fmt: skip
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to compute")
+    parser.add_argument("--json", action="store_true", help="print one JSON object an archive")
+
+    def command(arguments: argparse.Namespace) -> int:
+        from .run import run
+
+        return run(arguments)
+
+    parser.set_defaults(command=command)
+
+
+def _inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("archive", type=Path, metavar="ARCHIVE")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def command(arguments: argparse.Namespace) -> int:
+        from .inspect import inspect
+
+        return inspect(arguments)
+
+    parser.set_defaults(command=command)
+
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument("--method", choices=[method.value for method in Method])
+
+    def command(arguments: argparse.Namespace) -> int:
+        from .demo import demo
+
+        return demo(arguments)
+
+    parser.set_defaults(command=command)
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    def command(arguments: argparse.Namespace) -> int:
+        from .doctor import doctor
+
+        return doctor(arguments)
+
+    parser.set_defaults(command=command)

@@ -1,0 +1,49 @@
+"""``mrirecon run``: archives to images."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from ..contract.codes import End
+from . import screen
+from .exits import Exit, gravest
+from .local import Outcome, run_archive
+
+
+def run(arguments: Namespace) -> int:
+    """Run every archive; one that ends badly does not stop the others."""
+    ends: list[End] = []
+    many = len(arguments.archives)
+    for number, archive in enumerate(arguments.archives, 1):
+        title = f"Scan {number} of {many}" if many > 1 else "Scan"
+        with screen.progress(title) as progress:
+            outcome = run_archive(
+                archive, arguments.out, profile_name=arguments.profile, method=arguments.method,
+                device=arguments.device, progress=progress,
+            )  # fmt: skip
+        tell(outcome, as_json=arguments.json)
+        ends.append(outcome.end)
+    return gravest(ends)
+
+
+def tell(outcome: Outcome, *, as_json: bool) -> None:
+    """Say how an archive ended: JSON or a sentence, the images' folder on stdout."""
+    if as_json:
+        print(outcome.dumps(), flush=True)
+        return
+    name = Path(outcome.archive).name
+    if outcome.end is End.DONE:
+        print(f"done ({outcome.method}, {outcome.seconds:.1f} s)", file=sys.stderr)
+        print(outcome.out, flush=True)
+    else:
+        printable = name.encode("ascii", "backslashreplace").decode()
+        clean = "".join(c if c.isprintable() else "?" for c in printable)
+        print(f"{outcome.status}: {clean}\n  {outcome.code}: {outcome.message}", file=sys.stderr, flush=True)
+
+
+def usage_error(message: str) -> int:
+    """Say what is wrong with the call."""
+    print(f"mrirecon: {message}", file=sys.stderr)
+    return Exit.USAGE
