@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -19,6 +20,8 @@ from ..contract.keys import RECORD_FILE
 from ..contract.profiles import RECON_VERSION, Profile, profile
 from ..contract.progress import Progress, silent
 from ..contract.record import dumps, end_record, new_record
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,7 @@ def _explained(error: Exception) -> Exception:
         return RetryableError(
             Code.OUT_OF_MEMORY, "The scan needs more memory than this machine has: use a larger one."
         )
-    if isinstance(error, OSError) and error.errno in {28, 122}:
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return RetryableError(
             Code.DISK_FULL, "The disk of the results or the temporary folder is full: free some space."
         )
@@ -208,7 +211,16 @@ def _explained(error: Exception) -> Exception:
 @contextmanager
 def _scratch(out: Path) -> Iterator[tuple[Path, Path]]:
     """Yield a temporary folder and a stage on the results' own disk; neither outlives the block."""
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
+        probe.rmdir()
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise
+        raise RetryableError(
+            Code.STORAGE, "The results folder cannot be written: check --out and its rights."
+        ) from error
     with (
         tempfile.TemporaryDirectory(prefix="mrirecon-") as scratch,
         tempfile.TemporaryDirectory(prefix=".partial-", dir=out, ignore_cleanup_errors=True) as holder,

@@ -1,0 +1,205 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import jsonschema
+import numpy as np
+import pytest
+
+from mrirecon.cli.main import main
+from mrirecon.contract.record import schema
+from mrirecon.phantom.scanner import Protocol, pack, simulate
+
+SMALL = Protocol(
+    matrix=(64, 48),
+    fov_mm=(240.0, 180.0),
+    n_slices=2,
+    n_coils=6,
+    acceleration=2,
+    n_acs=16,
+    subject="SENTINEL^DOE",
+)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archive")
+    simulate(folder / "meas.h5", SMALL)
+    pack(folder / "scan.tar", [folder / "meas.h5"])
+    return folder / "scan.tar"
+
+
+@pytest.fixture(scope="module")
+def bad_archive(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bad") / "bad.tar"
+    path.write_bytes(b"PK\x03\x04" + bytes(4000))
+    return path
+
+
+def lines(captured):
+    return [json.loads(line) for line in captured.out.splitlines()]
+
+
+def everything_in(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def test_an_archive_becomes_images_and_a_record(archive, tmp_path, capsys):
+    assert main(["run", str(archive), "--out", str(tmp_path), "--method", "grappa", "--json"]) == 0
+    (line,) = lines(capsys.readouterr())
+    assert set(line) == {"archive", "status", "code", "message", "scan_id", "out", "method", "seconds"}
+    assert (line["status"], line["code"], line["method"]) == ("done", "", "grappa")
+    assert line["out"] == str(tmp_path / line["scan_id"])
+    made = everything_in(tmp_path / line["scan_id"])
+    assert {"image.h5", "image.nii.gz", "preview.png", "report.html", "scan.json"} <= set(made)
+    assert sum(name.startswith("dicom/") for name in made) == 2
+    record = json.loads((tmp_path / line["scan_id"] / "scan.json").read_text())
+    jsonschema.validate(record, schema())
+    assert record["acceleration"]["ky"] == 2
+    assert record["acs_lines"] == 16
+    assert [p.name for p in tmp_path.iterdir()] == [line["scan_id"]], "nothing half-made is left beside it"
+
+
+def test_no_name_from_the_scanner_is_in_any_output(archive, tmp_path, capsys):
+    main(["run", str(archive), "--out", str(tmp_path), "--method", "grappa"])
+    told = capsys.readouterr()
+    assert "SENTINEL" not in told.out + told.err
+    for path in tmp_path.rglob("*"):
+        assert "SENTINEL" not in str(path)
+        if path.is_file():
+            assert b"SENTINEL" not in path.read_bytes(), path.name
+
+
+def test_a_second_run_finds_its_work_done(archive, tmp_path, capsys):
+    call = ["run", str(archive), "--out", str(tmp_path), "--method", "zero-filled", "--json"]
+    assert main(call) == 0
+    first = lines(capsys.readouterr())[0]
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.rglob("*") if p.is_file()}
+    assert main(call) == 0
+    second = lines(capsys.readouterr())[0]
+    assert second["out"] == first["out"]
+    assert before == {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in tmp_path.rglob("*") if p.is_file()}
+
+
+def test_another_method_goes_beside_the_first(archive, tmp_path, capsys):
+    call = ["run", str(archive), "--out", str(tmp_path), "--json", "--method"]
+    assert main([*call, "zero-filled"]) == 0
+    assert main([*call, "grappa"]) == 0
+    first, second = lines(capsys.readouterr())
+    assert first["out"] != second["out"]
+    assert first["method"] == "zero-filled"
+    assert second["method"] == "grappa"
+
+
+def test_reruns_give_the_same_bytes(archive, tmp_path):
+    made = []
+    for name in ("a", "b"):
+        assert main(["run", str(archive), "--out", str(tmp_path / name), "--method", "raki"]) == 0
+        (place,) = (tmp_path / name).iterdir()
+        with h5py.File(place / "image.h5") as file:
+            image = file["image"][()]
+        files = {p.name: p.read_bytes() for p in [*place.glob("dicom/*"), place / "image.nii.gz"]}
+        made.append((image, files))
+    np.testing.assert_array_equal(made[0][0], made[1][0])
+    assert made[0][1] == made[1][1]
+
+
+def test_one_bad_archive_does_not_stop_the_others(archive, bad_archive, tmp_path, capsys):
+    missing = tmp_path / "missing.tar"
+    call = [
+        "run",
+        str(bad_archive),
+        str(missing),
+        str(archive),
+        "--out",
+        str(tmp_path / "o"),
+        "--method",
+        "grappa",
+    ]
+    assert main([*call, "--json"]) == 3
+    ends = lines(capsys.readouterr())
+    assert [end["status"] for end in ends] == ["rejected", "rejected", "done"]
+    assert ends[0]["code"] == "not_an_archive"
+    assert all(end["message"] for end in ends)
+
+
+def test_an_archive_still_arriving_is_incomplete_and_leaves_nothing(archive, tmp_path, capsys):
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(archive.read_bytes()[:5000])
+    assert main(["run", str(cut), "--out", str(tmp_path / "o"), "--json"]) == 4
+    assert lines(capsys.readouterr())[0]["status"] == "incomplete"
+    assert everything_in(tmp_path / "o") == []
+
+
+@pytest.mark.parametrize(
+    "call", [["run"], ["run", "x.tar"], ["run", "x.tar", "--out", "o", "--method", "magic"], ["unknown"], []]
+)
+def test_a_wrong_call_is_usage(call):
+    with pytest.raises(SystemExit) as stopped:
+        main(call)
+    assert stopped.value.code == 2
+
+
+def test_results_that_cannot_be_written_are_a_sentence(archive, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert main(["run", str(archive), "--out", str(tmp_path / "file"), "--json"]) == 1
+    (end,) = lines(capsys.readouterr())
+    assert end["status"] == "failed"
+    assert "Error" not in end["message"]
+
+
+def test_inspect_tells_what_is_inside_without_making_anything(archive, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["inspect", str(archive), "--json"]) == 0
+    text = capsys.readouterr().out
+    assert json.loads(text)
+    assert "SENTINEL" not in text
+    assert main(["inspect", str(archive)]) == 0
+    assert "SENTINEL" not in capsys.readouterr().out
+    assert everything_in(tmp_path) == []
+
+
+def test_inspect_of_a_bad_archive_has_a_code(bad_archive, capsys):
+    assert main(["inspect", str(bad_archive), "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["code"] == "not_an_archive"
+
+
+def test_the_doctor_reconstructs(capsys):
+    assert main(["doctor"]) == 0
+    assert "tiny reconstruction" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing_half_published(archive, tmp_path, number):
+    out, temporary = tmp_path / "out", tmp_path / "tmp"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mrirecon.cli", "run", str(archive), "--out", str(out), "--method", "raki"],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={"PATH": "/usr/bin:/bin", "TMPDIR": str(temporary)},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list(out.glob(".partial-*")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    assert list(out.iterdir()) == []
+    assert [p for p in temporary.iterdir() if not p.name.startswith("mrirecon-cache-")] == []
+
+
+def test_nothing_is_written_outside_the_results_and_the_temporary_folder(archive, tmp_path):
+    home, out, temporary = (tmp_path / name for name in ("home", "out", "tmp"))
+    home.mkdir()
+    temporary.mkdir()
+    subprocess.run(
+        [sys.executable, "-m", "mrirecon.cli", "run", str(archive), "--out", str(out), "--method", "espirit"],
+        check=True, cwd=home, capture_output=True,
+        env={"PATH": "/usr/bin:/bin", "TMPDIR": str(temporary), "HOME": str(home)},
+    )  # fmt: skip
+    assert everything_in(home) == []
+    assert [p.name for p in temporary.iterdir() if not p.name.startswith("mrirecon-cache-")] == []
