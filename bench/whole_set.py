@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+
 from mrirecon.phantom.mrd import Encoding, Flag, MrdWriter, ScannerHeader, header_xml
 from mrirecon.phantom.scanner import Protocol, full_kspace, pack, sampled_lines
 
@@ -86,8 +87,9 @@ def main() -> None:
         f"# A whole set, archive to images ({time.strftime('%Y-%m-%d')})",
         "",
         f"{COILS} coils, {arguments.slices} slices, {LINES} × {SAMPLES} (readout oversampled twice): "
-        f"{full / 1e9:.2f} GB of k-space; {ACCELERATION}-fold accelerated with {ACS} calibration lines: an archive of "
-        f"{size / 1e9:.2f} GB. `{arguments.method}`, profile `{arguments.profile}`.",
+        f"{full / 1e9:.2f} GB of k-space; {ACCELERATION}-fold accelerated with {ACS} calibration lines: "
+        "an archive of "
+        f"{size / 1e9:.2f} GB. Method `{arguments.method}`, profile `{arguments.profile}`.",
         "",
         f"{platform.processor() or platform.machine()}, {len(__import__('os').sched_getaffinity(0))} cores, "
         f"device `{record['versions'].get('device', arguments.device)}`, Python {platform.python_version()}, "
