@@ -36,6 +36,7 @@ class Code(StrEnum):
     TRAILING_DATA = "trailing_data"
     NO_RAW_DATA = "no_raw_data"
     TRUNCATED = "truncated"
+    GONE = "gone"
     # the raw files
     H5_EXTERNAL = "h5_external"
     H5_LINKS = "h5_links"

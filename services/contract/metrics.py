@@ -25,6 +25,12 @@ COST: Final = "CostUSD"
 ATTEMPTS: Final = "Attempts"
 DUPLICATES: Final = "Duplicates"
 """Deliveries or messages that found their work done."""
+RETRIES: Final = "Retries"
+"""Scans given back to be tried again."""
+HANDED_BACK: Final = "HandedBack"
+"""Scans given back because the machine was told to stop."""
+POISON: Final = "PoisonMessages"
+"""Messages of no known form, on their way to the dead letters."""
 
 # the scaler, one value a minute and stage
 VISIBLE: Final = "Visible"

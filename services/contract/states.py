@@ -38,7 +38,7 @@ class Stage(StrEnum):
 
 
 class State(StrEnum):
-    """Where a scan is. The last three never change again (``failed`` may be redriven)."""
+    """Where a scan is. From ``done`` on they never change again (``failed`` may be redriven)."""
 
     WAITING = "waiting"
     """Announced, its archive does not end yet."""
@@ -47,6 +47,11 @@ class State(StrEnum):
     DONE = "done"
     REJECTED = "rejected"
     FAILED = "failed"
+    SUPERSEDED = "superseded"
+    """Of deliveries only: the tar did not end, and a newer version of the object took its place."""
+
+
+ENDED: Final = frozenset({State.DONE, State.REJECTED, State.FAILED, State.SUPERSEDED})
 
 
 class TimePoint(StrEnum):
