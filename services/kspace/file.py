@@ -93,6 +93,33 @@ class KSpaceWriter:
             )
         self._mask[image, slice_] |= mask
 
+    def write_lines(
+        self,
+        image: int,
+        slice_: int,
+        kz: NDArray[np.int64],
+        ky: NDArray[np.int64],
+        lines: NDArray[np.complex64],
+    ) -> None:
+        """Store some lines of one slice, for who does not hold the whole slice at once.
+
+        Parameters
+        ----------
+        image, slice_
+            Where they belong on the first two axes.
+        kz, ky
+            ``(line,)``: where on the grid.
+        lines
+            complex64 ``(line, coil, kx)``.
+        """
+        n_coil, _, _, n_kx = self.shape[2:]
+        if lines.shape != (len(ky), n_coil, n_kx) or len(kz) != len(ky):
+            raise ValueError(f"expected {(len(ky), n_coil, n_kx)} and as many places, got {lines.shape}")
+        lines = np.ascontiguousarray(lines, np.complex64)
+        for z, y, line in zip(kz.tolist(), ky.tolist(), lines, strict=True):
+            self._kspace.id.write_direct_chunk((image, slice_, 0, z, y, 0), line.data)
+        self._mask[image, slice_, kz, ky] = True
+
     def write_acs(self, acs: NDArray[np.complex64], mask: NDArray[np.bool_]) -> None:
         """Store separately acquired calibration and its mask.
 
