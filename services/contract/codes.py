@@ -81,6 +81,8 @@ class MrireconError(Exception):
     """
 
     end: End = End.FAILED
+    scan_id: str | None = None
+    """Set by the intake where the whole archive was read, so that a refused scan has its id too."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(code, message)
