@@ -57,9 +57,7 @@ def _partial_fourier(facts: Facts) -> str:
 
 
 def _size(facts: Facts) -> str:
-    return (
-        f"{facts['archive_bytes'] / 1e6:.1f} MB, {facts['compression']} compression, {facts['files']} file(s)"
-    )
+    return f"{facts['archive_bytes'] / 1e6:.1f} MB, compression {facts['compression']}, {facts['files']} raw file(s)"
 
 
 _TABLE: tuple[tuple[str, Callable[[Facts], str]], ...] = (
