@@ -214,7 +214,6 @@ def _scale_in(policy: Policy, seen: Observation, needed: int, why: str) -> Decis
         held = min(seen.workers, policy.max_workers)
         left = cooldown - (seen.now - seen.last_change)
         return Decision(held, f"{why} {needed} would do; stay at {held}, cool-down {left:.0f} s more.")
-    # Starting workers are not called back: they were paid for, and the next decision sees them run.
     wanted = min(max(needed, seen.workers - policy.max_step_in), policy.max_workers)
     return Decision(wanted, f"{why} In from {seen.workers} to {wanted}.")
 
@@ -247,13 +246,16 @@ def _require(holds: bool, name: str, expected: str, got: object) -> None:
 
 
 DECOMPRESS: Final = Policy(
-    max_workers=20, target_seconds=150.0, scan_seconds=30.0, boot_seconds=90.0,
+    max_workers=20, target_seconds=240.0, scan_seconds=30.0, boot_seconds=90.0,
     scale_in_cooldown_seconds=180.0,
 )  # fmt: skip
 """Default of the decompress stage (Fargate tasks)."""
 
 RECON: Final = Policy(
-    max_workers=20, target_seconds=420.0, scan_seconds=90.0, boot_seconds=300.0,
+    max_workers=20, target_seconds=630.0, scan_seconds=90.0, boot_seconds=300.0,
     scale_in_cooldown_seconds=300.0, coming_weight=1.0,
 )  # fmt: skip
 """Default of the reconstruct stage (Batch jobs on GPU machines)."""
+
+RECON_IDLE_SECONDS: Final = 45.0
+"""How long a reconstruct worker waits for another scan before it leaves; belongs to :data:`RECON`."""

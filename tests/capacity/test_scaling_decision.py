@@ -168,10 +168,10 @@ class Fleet:
         self.free_at += ready
         self.free_at.sort()
         while self.waiting and self.free_at and self.free_at[0] <= self.now:
-            begun = self.waiting.pop(0)
-            self.waits.append(self.now - begun)
-            self.free_at.pop(0)
-            self.free_at.append(self.now + self.policy.scan_seconds)
+            arrived = self.waiting.pop(0)
+            begun = max(self.free_at.pop(0), arrived, self.now - seconds)  # between two steps, not at one
+            self.waits.append(begun - arrived)
+            self.free_at.append(begun + self.policy.scan_seconds)
             self.free_at.sort()
 
 
