@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,10 +21,9 @@ def client(service: str, clock: ServerClock | None = None, *, read_timeout: floa
 
     ``clock`` hears the ``Date`` of every answer.
     """
-    import boto3
     from botocore.config import Config
 
-    made = boto3.session.Session().client(
+    made = _session().client(
         service,
         config=Config(
             connect_timeout=5, read_timeout=read_timeout, tcp_keepalive=True, max_pool_connections=16,
@@ -33,6 +33,14 @@ def client(service: str, clock: ServerClock | None = None, *, read_timeout: floa
     if clock is not None:
         _listen(made, clock)
     return made
+
+
+@functools.cache
+def _session() -> Any:
+    # One for all clients: a session reads its service descriptions and finds its credentials once.
+    import boto3
+
+    return boto3.session.Session()
 
 
 def _listen(made: Any, clock: ServerClock) -> None:

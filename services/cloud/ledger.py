@@ -55,7 +55,7 @@ class DynamoLedger:
             },
         )  # fmt: skip
         if held is not None:
-            return Claim(pk, sk, owner, held.token)
+            return Claim(pk, sk, owner, held.token, held.attributes)
         row = self.get(pk, sk)
         if row is None:  # deleted between the two calls: as if it had just been let go
             return Row(pk, sk, State.QUEUED)

@@ -122,6 +122,8 @@ class Claim:
     sk: str
     owner: str
     token: int
+    known: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The item's other attributes when it was taken."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,10 @@ class Row:
 class Ledger(Protocol):
     """The state items, changed only by conditional writes, and the attempts beside them."""
 
-    clock: Clock
+    @property
+    def clock(self) -> Clock:
+        """Return the ledger's clock."""
+        ...
 
     def get(self, pk: str, sk: str) -> Row | None:
         """Return a state item, read consistently."""

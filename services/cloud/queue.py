@@ -29,7 +29,7 @@ class SqsQueue:
         Seconds a received message is hidden until the first heartbeat.
     """
 
-    def __init__(self, client: Any, url: str, *, name: str, visibility: int, max_receives: int = 0) -> None:
+    def __init__(self, client: Any, url: str, *, name: str, visibility: float, max_receives: int = 0) -> None:
         self._sqs = client
         self._url = url
         self.name = name
@@ -65,7 +65,7 @@ class SqsQueue:
         with aws.translated("The queue"):
             told = self._sqs.receive_message(
                 QueueUrl=self._url, MaxNumberOfMessages=1, WaitTimeSeconds=min(20, round(wait)),
-                VisibilityTimeout=self._visibility,
+                VisibilityTimeout=round(self._visibility),
                 MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp", "MessageGroupId"],
             )  # fmt: skip
         for found in told.get("Messages", []):

@@ -6,6 +6,7 @@ one as a literal elsewhere.  Endpoints of emulators come by boto3's own ``AWS_EN
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 PREFIX: Final = "MRIRECON_"
@@ -47,6 +48,8 @@ SILENCE_SECONDS: Final = "MRIRECON_SILENCE_SECONDS"
 """A scan that tells no progress for this long is ended."""
 POLL_SECONDS: Final = "MRIRECON_POLL_SECONDS"
 """One look into the routine lane waits this long for a message (SQS: at most 20)."""
+RETRY_SECONDS: Final = "MRIRECON_RETRY_SECONDS"
+"""Wait before the second try of a scan; it doubles with every further try, up to a quarter of an hour."""
 SPOT_NOTICE: Final = "MRIRECON_SPOT_NOTICE"
 """``1`` on spot machines: look for the two-minute notice in the instance's metadata as well as for SIGTERM."""
 PRICE_PER_HOUR: Final = "MRIRECON_PRICE_PER_HOUR"
@@ -62,8 +65,50 @@ BATCH_JOB_DEFINITION: Final = "MRIRECON_BATCH_JOB_DEFINITION"
 DECOMPRESS_SCALING: Final = "MRIRECON_DECOMPRESS_SCALING"
 RECON_SCALING: Final = "MRIRECON_RECON_SCALING"
 """JSON of :class:`~mrirecon.contract.scaling.Policy`, one a stage."""
+SCALER_SPACING_SECONDS: Final = "MRIRECON_SCALER_SPACING_SECONDS"
+"""Two looks of the scaler at a stage are at least this far apart (default 20): a beat can come twice."""
 
 # the cache refresh
 REFRESH_QUEUE_URL: Final = "MRIRECON_REFRESH_QUEUE_URL"
 FILE_SHARE_ARNS: Final = "MRIRECON_FILE_SHARE_ARNS"
 """Comma-separated ARNs of the shares on the images bucket."""
+REFRESH_SPACING_SECONDS: Final = "MRIRECON_REFRESH_SPACING_SECONDS"
+"""Two refreshes of one share are asked for at least this far apart (default 60, as the gateway wants it)."""
+REFRESH_RUNNING_SECONDS: Final = "MRIRECON_REFRESH_RUNNING_SECONDS"
+"""A refresh whose end was not told counts as running this long (default 120)."""
+
+
+class SettingError(RuntimeError):
+    """An environment variable is missing or not what it must be. The sentence names it, not its value."""
+
+
+def required(environ: Mapping[str, str], name: str) -> str:
+    """Return the variable ``name``.
+
+    Raises
+    ------
+    SettingError
+        When it is missing or empty.
+    """
+    value = environ.get(name, "").strip()
+    if not value:
+        raise SettingError(f"The environment variable {name} is missing: the stacks set it, a test must.")
+    return value
+
+
+def seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    """Return the variable ``name`` as a number of seconds, 0 or more.
+
+    Raises
+    ------
+    SettingError
+        When it is set and no such number.
+    """
+    text = environ.get(name, "").strip() or str(default)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise SettingError(f"The environment variable {name} must be a number of seconds, 0 or more.")
+    return value

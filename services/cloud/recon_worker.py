@@ -1,0 +1,59 @@
+"""The reconstruction worker: ``python -m mrirecon.cloud.recon_worker`` (a Batch job of many scans)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..contract.profiles import profile
+from ..contract.progress import Progress
+from ..contract.states import Stage
+from .failpoints import Failpoints
+from .imaging import ImagingHandler
+from .service import World, serve
+from .settings import ReconSettings
+from .supervisor import Job, Supervisor, Work, cuda_context
+
+
+def reconstruct(job: Job, progress: Progress) -> dict[str, Any]:
+    """Call the stage function; runs in the scan's own child."""
+    from ..recon.stage import reconstruct as stage
+
+    return stage(
+        Path(job["kspace"]), Path(job["out"]), scan_id=job["scan_id"],
+        profile=profile(job["profile"], job["method"]), progress=progress,
+    )  # fmt: skip
+
+
+def make_handler(
+    settings: ReconSettings, world: World, failpoints: Failpoints, work: Work = reconstruct
+) -> tuple[ImagingHandler, Callable[[], None]]:
+    """Return the stage's handler and what closes it."""
+    real = work is reconstruct
+    supervisor = Supervisor(
+        work, silence=settings.silence_seconds, total=settings.scan_seconds,
+        preload=["numpy", "h5py", "torch"] if real else [], warm_up=cuda_context if real else None,
+    )  # fmt: skip
+    supervisor.prepare()
+    handler = ImagingHandler(
+        store=world.store, ledger=world.ledger, supervisor=supervisor, owner=world.owner,
+        kspace_bucket=settings.kspace_bucket, images_bucket=settings.images_bucket,
+        quarantine_bucket=settings.quarantine_bucket, scratch=settings.scratch_dir,
+        lustre=settings.lustre_mount, price_per_hour=settings.price_per_hour,
+        retry_base=settings.retry_seconds, failpoints=failpoints,
+    )  # fmt: skip
+    return handler, supervisor.close
+
+
+def main(work: Work = reconstruct) -> int:
+    """Serve until idle, old or told to stop; return the exit code."""
+    return serve(
+        Stage.RECON, ReconSettings,
+        lambda settings, world, failpoints: make_handler(settings, world, failpoints, work),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""moto's server as a process that ends with the one that started it (its stdin closes).
+
+DynamoDB and S3 carry out one request at a time: in moto's threads a condition is checked and its write made
+in two steps, which the real services never show.
+"""
+
+import logging
+import sys
+import threading
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+
+class OneAtATime:
+    def __init__(self, app):
+        self._app = app
+        self._locks = {"s3": threading.Lock(), "dynamodb": threading.Lock()}
+
+    def __call__(self, environ, start_response):
+        scope = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2].split("/")
+        lock = self._locks.get(scope[3]) if len(scope) > 3 else None
+        if lock is None:
+            return self._app(environ, start_response)
+        with lock:
+            return list(self._app(environ, start_response))
+
+
+def main(port: int) -> None:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    app = OneAtATime(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", port, app, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(server.server_port, flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
