@@ -35,7 +35,7 @@ _SEQUENCES = (
     "FSE",
 )
 _CALIBRATION = ("embedded", "interleaved", "separate", "external", "other")
-_POSITIONS = {a + b for a in ("HF", "FF") for b in ("P", "S", "DR", "DL")} | {
+PATIENT_POSITIONS = {a + b for a in ("HF", "FF") for b in ("P", "S", "DR", "DL")} | {
     a + b for a in ("LF", "RF", "AF", "PF") for b in ("P", "S", "DR", "DL")
 }
 MAX_MATRIX = 65_536
@@ -139,8 +139,8 @@ def parse(root: ET.Element) -> ScanHeader:
     position = _text(measurement, "patientPosition")
     return ScanHeader(
         encodings=encodings,
-        vendor=_word(_text(system, "systemVendor")),
-        model=_word(_text(system, "systemModel")),
+        vendor=clean_word(_text(system, "systemVendor")),
+        model=clean_word(_text(system, "systemModel")),
         field_t=_positive(_text(system, "systemFieldStrength_T")),
         h1_hz=_positive(_text(root, "experimentalConditions/H1resonanceFrequency_Hz")),
         channels=_count(_text(system, "receiverChannels")),
@@ -151,7 +151,7 @@ def parse(root: ET.Element) -> ScanHeader:
         ti_ms=_times(sequence, "TI"),
         flip_deg=_times(sequence, "flipAngle_deg", low=-360.0),
         sequence=next((s for s in _SEQUENCES if s.lower() == _text(sequence, "sequence_type").lower()), ""),
-        patient_position=position if position in _POSITIONS else "",
+        patient_position=position if position in PATIENT_POSITIONS else "",
         frame=_text(measurement, "frameOfReferenceUID"),
         measurement=_text(measurement, "measurementID"),
         protocol=_text(measurement, "protocolName"),
@@ -337,7 +337,7 @@ def _labels(system: ET.Element) -> tuple[str, ...]:
     return tuple(_text(element, "coilName") for element in system.findall("coilLabel"))
 
 
-def _word(text: str) -> str:
+def clean_word(text: str) -> str:
     """Return the printable ASCII letters, digits and signs a manufacturer's or model's name is made of."""
     return re.sub(r"[^A-Za-z0-9 ._+/()-]", "", text)[:64].strip()
 
