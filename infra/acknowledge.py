@@ -1,0 +1,14 @@
+"""Say aloud where a rule of a policy pack does not hold, and why; the reason is kept with the construct."""
+
+from __future__ import annotations
+
+from aws_cdk import Acknowledgment, Validations
+from constructs import IConstruct
+
+BUILT_IN = "CloudFormation-Validate::"
+"""Namespace of the rules that CDK itself checks at synth."""
+
+
+def acknowledge(construct: IConstruct, reason: str, *rules: str) -> None:
+    """Acknowledge ``rules`` on ``construct`` and what is below it, for one ``reason``."""
+    Validations.of(construct).acknowledge(*(Acknowledgment(id=rule, reason=reason) for rule in rules))

@@ -1,0 +1,177 @@
+"""What wakes somebody, and the page that says what to do. No alarm without a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sns_subscriptions as subscriptions
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from mrirecon.contract import metrics
+from mrirecon.contract.states import Stage
+
+from . import signals
+from .config_parts import Operations
+from .resources import DataResources
+
+RUNBOOK = Path(__file__).resolve().parent.parent / "docs" / "runbook"
+ABOVE = cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD
+BELOW = cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD
+QUIET = cloudwatch.TreatMissingData.NOT_BREACHING
+SILENCE_IS_WRONG = cloudwatch.TreatMissingData.BREACHING
+
+
+class AlarmTopic(Construct):
+    """Where alarms go: an encrypted topic that mail addresses subscribe to."""
+
+    def __init__(self, scope: Construct, name: str, *, key: kms.IKey, emails: Sequence[str]) -> None:
+        super().__init__(scope, name)
+        self.topic = sns.Topic(
+            self, "Topic", master_key=key, enforce_ssl=True, display_name="mrirecon alarms"
+        )
+        for email in emails:
+            self.topic.add_subscription(subscriptions.EmailSubscription(email))
+
+
+class Alarms(Construct):
+    """All alarms of the pipeline."""
+
+    def __init__(
+        self, scope: Construct, name: str, *, topic: sns.ITopic, operations: Operations, data: DataResources,
+        functions: dict[str, lambda_.IFunction], function_dead_letters: sqs.IQueue,
+    ) -> None:  # fmt: skip
+        super().__init__(scope, name)
+        self._topic = topic
+        self.all: list[cloudwatch.Alarm] = []
+        self._dead_letters(data, function_dead_letters)
+        self._waiting(data, operations)
+        self._workers()
+        self._functions(functions)
+
+    def add(
+        self, name: str, metric: cloudwatch.IMetric, *, page: str, what: str, threshold: float, minutes: int,
+        of: int | None = None, comparison: cloudwatch.ComparisonOperator = ABOVE,
+        missing: cloudwatch.TreatMissingData = QUIET,
+    ) -> cloudwatch.Alarm:  # fmt: skip
+        """Add an alarm whose description ends in the name of its page."""
+        if not (RUNBOOK / page).is_file():
+            raise FileNotFoundError(f"alarm {name}: expected its page docs/runbook/{page}, found none")
+        alarm = cloudwatch.Alarm(
+            self, name, metric=metric, alarm_description=f"{what} What to do: docs/runbook/{page}",
+            threshold=threshold, comparison_operator=comparison, treat_missing_data=missing,
+            evaluation_periods=of or minutes, datapoints_to_alarm=minutes,
+        )  # fmt: skip
+        alarm.add_alarm_action(actions.SnsAction(self._topic))
+        alarm.add_ok_action(actions.SnsAction(self._topic))
+        self.all.append(alarm)
+        return alarm
+
+    def watch_gateway(self, gateway_id: str) -> None:
+        """Add the alarms of a file gateway."""
+
+        def of_gateway(name: str) -> cloudwatch.Metric:
+            return cloudwatch.Metric(
+                namespace="AWS/StorageGateway", metric_name=name, dimensions_map={"GatewayId": gateway_id},
+                statistic="Maximum", period=signals.MINUTE,
+            )  # fmt: skip
+
+        self.add(
+            "GatewayCacheDirty", of_gateway("CachePercentDirty"), page="gateway.md", threshold=80, minutes=15,
+            what="The gateway uploads more slowly than scanners write; its cache fills.",
+        )  # fmt: skip
+        self.add(
+            "GatewayUnwell", of_gateway("HealthNotifications"), page="gateway.md", threshold=0, minutes=1,
+            what="The gateway reports a fault.",
+        )  # fmt: skip
+
+    def watch_lustre(self, file_system_id: str, capacity_gib: int) -> None:
+        """Add the alarm of the k-space cache."""
+        free = cloudwatch.Metric(
+            namespace="AWS/FSx", metric_name="FreeDataStorageCapacity",
+            dimensions_map={"FileSystemId": file_system_id}, statistic="Sum", period=signals.MINUTE,
+        )  # fmt: skip
+        self.add(
+            "LustreFull", free, page="lustre.md", comparison=BELOW, threshold=capacity_gib * 2**30 * 0.1,
+            minutes=15, what="Less than a tenth of the k-space cache is free.",
+        )  # fmt: skip
+
+    def _dead_letters(self, data: DataResources, functions: sqs.IQueue) -> None:
+        for name, queue, what in (
+            (
+                "DeadLettersDecompress",
+                data.decompress.dead_letters,
+                "An archive could not be read after all retries.",
+            ),
+            (
+                "DeadLettersRecon",
+                data.recon.dead_letters,
+                "A scan could not be reconstructed after all retries.",
+            ),
+            (
+                "DeadLettersRefresh",
+                data.refresh_dead_letters,
+                "Published images were not shown on the share.",
+            ),
+            ("DeadLettersFunctions", functions, "A Lambda failed on an event and its retries."),
+        ):
+            self.add(
+                name, signals.waiting(queue, name), page="dead-letters.md", threshold=0, minutes=1, what=what
+            )
+
+    def _waiting(self, data: DataResources, operations: Operations) -> None:
+        lanes = (
+            ("StatWaitsDecompress", data.decompress.stat, operations.oldest_stat_minutes),
+            ("StatWaitsRecon", data.recon.stat, operations.oldest_stat_minutes),
+            ("RoutineWaitsDecompress", data.decompress.routine, operations.oldest_routine_minutes),
+            ("RoutineWaitsRecon", data.recon.routine, operations.oldest_routine_minutes),
+        )
+        for name, queue, minutes in lanes:
+            self.add(
+                name, signals.age(queue, name), page="scans-wait.md", threshold=minutes * 60, minutes=3,
+                what=f"A scan has waited in its queue for more than {minutes} minutes.",
+            )  # fmt: skip
+
+    def _workers(self) -> None:
+        for stage, page in ((Stage.DECOMPRESS, "no-tasks.md"), (Stage.RECON, "no-machines.md")):
+            label = stage.value.title()
+            self.add(
+                f"WorkersMissing{label}", signals.missing_workers(stage), page=page, threshold=0,
+                minutes=25, of=30, what=f"{label} workers were asked for and have not come for half an hour.",
+            )  # fmt: skip
+            self.add(
+                f"ScalerSilent{label}",
+                signals.of_stage(metrics.WORKERS_WANTED, stage, statistic="SampleCount"),
+                page="scaler.md",
+                comparison=BELOW,
+                threshold=1,
+                minutes=10,
+                missing=SILENCE_IS_WRONG,
+                what="The scaler has decided nothing for ten minutes: queues may grow unseen.",
+            )
+            self.add(
+                f"ScalerErrors{label}", signals.of_stage(metrics.SCALER_ERRORS, stage, statistic="Sum"),
+                page="scaler.md", threshold=0, minutes=5, of=10,
+                what="The scaler could not read or set something; it changed nothing then.",
+            )  # fmt: skip
+
+    def _functions(self, functions: dict[str, lambda_.IFunction]) -> None:
+        for name, function in sorted(functions.items()):
+            self.add(
+                f"Errors{name}", function.metric_errors(period=signals.FIVE_MINUTES), page="functions.md",
+                threshold=0, minutes=2, of=3, what=f"The {name} Lambda fails.",
+            )  # fmt: skip
+            self.add(
+                f"Throttles{name}",
+                function.metric_throttles(period=signals.FIVE_MINUTES),
+                page="functions.md",
+                threshold=10,
+                minutes=3,
+                what=f"The {name} Lambda is throttled.",
+            )

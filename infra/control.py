@@ -1,0 +1,188 @@
+"""The Lambdas that steer: how many workers, what the share shows, what is tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aws_cdk import Duration, Stack
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_lambda_event_sources as sources
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from mrirecon.contract import environment as variables
+
+from . import grants
+from .config import Environment
+from .function import PipelineFunction
+from .network import Network
+from .resources import DataResources
+from .worker_environment import queue_urls
+
+MOVE = (
+    "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl",
+    "sqs:ChangeMessageVisibility",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """What the scaler sets: names for its environment, ARNs for its rights."""
+
+    cluster_name: str
+    service_name: str
+    service_arn: str
+    job_queue: str
+    job_queue_arn: str
+    job_definition: str
+    job_definition_arns: tuple[str, ...]
+
+
+class Control(Construct):
+    """Scaler, cache refresh and redrive.
+
+    Attributes
+    ----------
+    functions
+        By name, for the alarms.
+    dead_letters
+        Events that a function could not take.
+    """
+
+    def __init__(
+        self, scope: Construct, name: str, *, env: Environment, network: Network, data: DataResources,
+        log_key: kms.IKey, workers: Workers, image_shares: Sequence[str],
+    ) -> None:  # fmt: skip
+        super().__init__(scope, name)
+        self._env, self._network, self._data, self._log_key = env, network, data, log_key
+        self.dead_letters = sqs.Queue(
+            self, "DeadLetters", encryption=sqs.QueueEncryption.KMS, encryption_master_key=data.message_key,
+            enforce_ssl=True, retention_period=Duration.days(14), data_key_reuse=Duration.hours(1),
+        )  # fmt: skip
+        self.scaler = self._scaler(workers)
+        self.refresh = self._refresh(image_shares)
+        self.redrive = self._redrive()
+        self.functions: dict[str, lambda_.IFunction] = {
+            "Scaler": self.scaler.function,
+            "Refresh": self.refresh.function,
+            "Redrive": self.redrive.function,
+        }
+        self.log_groups = [self.scaler.log_group, self.refresh.log_group, self.redrive.log_group]
+
+    def _function(
+        self, name: str, asset: str, description: str, values: dict[str, str], timeout: Duration,
+        dead_letters: sqs.IQueue | None,
+    ) -> PipelineFunction:  # fmt: skip
+        made = PipelineFunction(
+            self, name, env=self._env, network=self._network, log_key=self._log_key, asset=asset,
+            description=description, variables=values, timeout=timeout, dead_letters=dead_letters,
+        )  # fmt: skip
+        grants.use_keys(made.role, [self._data.message_key])
+        return made
+
+    def _scaler(self, workers: Workers) -> PipelineFunction:
+        env, data = self._env, self._data
+        made = self._function(
+            "Scaler", "scaler", "Decides every minute how many workers each stage has.",
+            {
+                **queue_urls(data),
+                variables.ECS_CLUSTER: workers.cluster_name, variables.ECS_SERVICE: workers.service_name,
+                variables.BATCH_JOB_QUEUE: workers.job_queue,
+                variables.BATCH_JOB_DEFINITION: workers.job_definition,
+                variables.DECOMPRESS_SCALING: env.decompress.scaling.to_json(),
+                variables.RECON_SCALING: env.recon.scaling.to_json(),
+            },
+            Duration.seconds(50), self.dead_letters,
+        )  # fmt: skip
+        role = made.role
+        every_queue = [
+            queue for stage in (data.decompress, data.recon) for queue in (*stage.lanes, stage.dead_letters)
+        ]
+        grants.queues(role, "LookAtQueues", every_queue, grants.LOOK)
+        grants.allow(role, "SetService", ["ecs:DescribeServices", "ecs:UpdateService"], [workers.service_arn])
+        grants.allow(
+            role, "SubmitWorkers", ["batch:SubmitJob"], [workers.job_queue_arn, *workers.job_definition_arns]
+        )
+        # These three know no resources.
+        grants.allow(
+            role, "LookAtJobs", ["batch:ListJobs", "batch:DescribeJobs", "cloudwatch:GetMetricData"], ["*"]
+        )
+        rule = events.Rule(
+            self,
+            "EveryMinute",
+            schedule=events.Schedule.rate(Duration.minutes(env.control.scale_every_minutes)),
+            description="The scaler looks.",
+        )
+        # A look that failed is not repeated: the next minute's is newer.
+        rule.add_target(
+            targets.LambdaFunction(
+                made.function,
+                retry_attempts=0,
+                max_event_age=Duration.minutes(1),
+                dead_letter_queue=self.dead_letters,
+            )
+        )
+        made.function.configure_async_invoke(retry_attempts=0, max_event_age=Duration.minutes(1))
+        return made
+
+    def _refresh(self, image_shares: Sequence[str]) -> PipelineFunction:
+        env, data = self._env, self._data
+        made = self._function(
+            "Refresh", "refresh_cache", "Shows published images on the file share.",
+            {
+                variables.REFRESH_QUEUE_URL: data.refresh.queue_url,
+                variables.FILE_SHARE_ARNS: ",".join(image_shares),
+                variables.LEDGER_TABLE: data.ledger.table_name,
+            },
+            REFRESH_TIMEOUT, None,
+        )  # fmt: skip
+        grants.queues(made.role, "TakePublications", [data.refresh], grants.CONSUME)
+        grants.ledger(made.role, data.ledger)
+        grants.use_keys(made.role, [data.data_key], "DataKey")
+        if image_shares:
+            grants.allow(made.role, "Refresh", ["storagegateway:RefreshCache"], list(image_shares))
+        made.function.add_event_source(
+            sources.SqsEventSource(
+                data.refresh,
+                batch_size=1000 if env.control.refresh_window_seconds else 10,
+                max_batching_window=Duration.seconds(env.control.refresh_window_seconds),
+                report_batch_item_failures=True,
+                enabled=bool(image_shares),
+            )
+        )
+        return made
+
+    def _redrive(self) -> PipelineFunction:
+        data = self._data
+        made = self._function(
+            "Redrive", "redrive", "Puts dead letters back into their queue; called by an operator.",
+            {**queue_urls(data), variables.LEDGER_TABLE: data.ledger.table_name},
+            Duration.minutes(5), self.dead_letters,
+        )  # fmt: skip
+        dead = [data.decompress.dead_letters, data.recon.dead_letters]
+        grants.queues(made.role, "TakeDeadLetters", dead, MOVE)
+        grants.queues(made.role, "PutBack", [*data.decompress.lanes, *data.recon.lanes], grants.SEND)
+        grants.queues(made.role, "KeepTheRest", dead, grants.SEND)
+        grants.ledger(made.role, data.ledger)
+        grants.use_keys(made.role, [data.data_key], "DataKey")
+        return made
+
+
+REFRESH_TIMEOUT = Duration.minutes(2)
+
+
+def operators_policy(scope: Construct, name: str, *, redrive: lambda_.IFunction) -> iam.ManagedPolicy:
+    """Return what an operator needs to redrive, to be attached to people."""
+    return iam.ManagedPolicy(
+        scope, name, description=f"mrirecon operators ({Stack.of(scope).stack_name})",
+        statements=[
+            iam.PolicyStatement(
+                sid="Redrive", actions=["lambda:InvokeFunction"], resources=[redrive.function_arn]
+            )
+        ],
+    )  # fmt: skip

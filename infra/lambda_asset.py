@@ -1,0 +1,111 @@
+"""Compose a Lambda's asset without Docker: handler, contract, pinned dependencies; the same bytes each time.
+
+``build/lambda/<name>/`` holds ``handler.py`` (and its neighbours), ``mrirecon/contract/`` and what
+``requirements.txt`` pins, installed by pip for the Lambda's platform, wheels only. Dependencies are
+installed once per content of ``requirements.txt`` and kept in ``build/lambda-dependencies/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HANDLERS = ROOT / "lambda"
+SERVICES = ROOT / "services"
+BUILD = ROOT / "build"
+PYTHON = "3.13"
+"""Of the Lambda runtime; dependencies are chosen for it, whatever runs the synth."""
+_JUNK = ("__pycache__", "*.pyc", "bin", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+_COPY = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "README*")
+
+
+class AssetError(RuntimeError):
+    """A Lambda's asset could not be composed."""
+
+
+def compose(name: str, *, build: Path = BUILD) -> tuple[Path, str]:
+    """Compose the asset of ``lambda/<name>`` and return its folder and the digest of its content."""
+    source = HANDLERS / name
+    if not (source / "handler.py").is_file():
+        raise AssetError(f"lambda/{name}: expected handler.py, found none")
+    folder = build / "lambda" / name
+    parent = folder.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=parent, prefix=f".{name}-"))
+    try:
+        requirements = source / "requirements.txt"
+        if requirements.is_file():
+            shutil.copytree(dependencies(requirements, build=build), staging, dirs_exist_ok=True)
+        shutil.copytree(source, staging, dirs_exist_ok=True, ignore=_COPY)
+        package = staging / "mrirecon"
+        shutil.copytree(SERVICES / "contract", package / "contract", ignore=_COPY)
+        shutil.copy(SERVICES / "__init__.py", package / "__init__.py")
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    folder.chmod(0o755)
+    return folder, digest(folder)
+
+
+def dependencies(requirements: Path, *, build: Path = BUILD) -> Path:
+    """Install what ``requirements`` pins, or find it installed, and return the folder.
+
+    Raises
+    ------
+    AssetError
+        When a line pins no version, or pip cannot install.
+    """
+    text = requirements.read_text(encoding="utf-8")
+    for line in text.splitlines():
+        wanted = line.split("#")[0].strip()
+        if wanted and "==" not in wanted:
+            raise AssetError(
+                f"{requirements.parent.name}/requirements.txt: expected name==version, got {wanted!r}"
+            )
+    mark = hashlib.sha256(f"{PYTHON}\n{text}".encode()).hexdigest()[:16]
+    folder = build / "lambda-dependencies" / mark
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        target = Path(scratch) / "target"
+        command = [
+            sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--only-binary=:all:",
+            "--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64",
+            "--python-version", PYTHON, "--implementation", "cp",
+            "--requirement", str(requirements), "--target", str(target),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise AssetError(
+                f"lambda/{requirements.parent.name}: pip could not install:\n{done.stderr[-2000:]}"
+            )
+        _clean(target)
+        if not folder.is_dir():
+            target.rename(folder)
+    return folder
+
+
+def digest(folder: Path) -> str:
+    """Return the SHA-256 over names and bytes of all files below ``folder``."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        total.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def _clean(target: Path) -> None:
+    """Remove what tells when and by whom it was installed."""
+    for pattern in _JUNK:
+        for path in sorted(target.rglob(pattern), reverse=True):
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.parent.name.endswith(".dist-info") or path.suffix == ".pyc":
+                path.unlink()
