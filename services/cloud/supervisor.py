@@ -172,6 +172,10 @@ class _Child:
 def _main(pipe: Connection, work: Work, warm_up: Callable[[], None] | None) -> None:
     """Do one job: the body of a child process."""
     os.setsid()
+    # Libraries print what files say: nothing a child prints reaches the service's log.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C at a terminal is the supervisor's to answer
     if warm_up is not None:

@@ -1,4 +1,4 @@
-"""A worker process with the small stages: ``python run_worker.py decompress|recon``; all else is the real thing."""
+"""A worker process with the small stages: ``python run_worker.py decompress|recon``; all else is real."""
 
 import sys
 
