@@ -14,7 +14,7 @@ import h5py
 
 from ..contract import profiles
 from ..contract.codes import Code, IncompleteError, PermanentError
-from . import h5gate, readers
+from . import h5gate
 from .archive import RawEntry, Walked, walk
 from .child import Tools
 from .limits import Limits
@@ -24,6 +24,12 @@ from .sniff import Foreign, Other, of_hdf5, sniff
 Kind = RawKind | Foreign | Other
 
 _FEWEST_ZEROS = 4096
+_UNFINISHED_LOOKS_LIKE = frozenset(
+    {
+        Code.H5_CORRUPT, Code.H5_SCHEMA, Code.XML_INVALID, Code.NO_ACQUISITIONS, Code.LENGTH_MISMATCH,
+        Code.CHANNEL_MISMATCH, Code.INDEX_RANGE, Code.INCOMPLETE_KSPACE, Code.GEOMETRY,
+    }
+)  # fmt: skip
 _FLAT = frozenset({RawKind.CFL, RawKind.FASTMRI})
 
 
@@ -41,6 +47,8 @@ class Opened:
 def decompress(tools: Tools, *, archive: int, work_dir: str, out: str) -> dict[str, Any]:
     """Write the k-space file of the archive open at descriptor ``archive``; return what was found."""
     opened = open_archive(archive, Path(work_dir), tools)
+    from . import readers  # only for an archive that came so far: its libraries take a while
+
     with _told_from_unfinished(opened):
         found = readers.read(opened.members, Path(out), tools.limits, tools.progress)
     with h5py.File(out, "r+", libver="v110") as file:
@@ -51,6 +59,8 @@ def decompress(tools: Tools, *, archive: int, work_dir: str, out: str) -> dict[s
 def inspect(tools: Tools, *, archive: int, work_dir: str) -> dict[str, Any]:
     """Return what :func:`decompress` would, without writing."""
     opened = open_archive(archive, Path(work_dir), tools)
+    from . import readers
+
     with _told_from_unfinished(opened):
         found = readers.inspect(opened.members, tools.limits)
     return _merged(opened, found)
@@ -162,14 +172,14 @@ def _refuse_half_filled(members: list[Member], entries: list[RawEntry], walked: 
 
 @contextmanager
 def _told_from_unfinished(walked: Walked | Opened) -> Iterator[None]:
-    """Call a damaged HDF5 file unfinished where the archive ends in the zeros of an unfinished copy."""
+    """Call damaged raw data unfinished where the archive ends in the zeros of an unfinished copy."""
     try:
         yield
     except PermanentError as error:
         walked = walked.walked if isinstance(walked, Opened) else walked
-        if error.code is not Code.H5_CORRUPT or not walked.entries:
+        if error.code not in _UNFINISHED_LOOKS_LIKE or not walked.entries:
             raise
-        if walked.zeros_in_last() >= max(_FEWEST_ZEROS, walked.entries[-1].size // 10):
+        if walked.zeros_in_last() >= max(_FEWEST_ZEROS, walked.entries[-1].size // 4):
             raise _unfinished() from None
         raise
 

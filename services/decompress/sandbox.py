@@ -167,10 +167,12 @@ def _lines(pipe: int, deadline: float) -> Iterator[dict[str, Any]]:
             if not data:
                 return
             buffer += data
-            *complete, rest = bytes(buffer).split(b"\n") if b"\n" in data else (bytes(buffer),)
-            buffer = bytearray(rest)
             if len(buffer) > _MAX_LINE:
                 raise _crashed("sent more than a report holds")
+            if b"\n" not in data:
+                continue
+            *complete, rest = bytes(buffer).split(b"\n")
+            buffer = bytearray(rest)
             for text in complete:
                 try:
                     line = json.loads(text)

@@ -68,16 +68,17 @@ _PHILIPS_SUFFIXES = frozenset({".lab", ".sin", ".list"})
 
 def sniff(file: BinaryIO, size: int, suffix: str = "") -> RawKind | Foreign | Other:
     """Return what the first bytes of ``file`` say; ``suffix`` decides only where they say nothing."""
-    if find_signature(file, size) is not None:
-        return Other.HDF5
     file.seek(0)
     head = file.read(HEAD)
+    # Before HDF5: a tar of an HDF5 file looks like an HDF5 file behind a user block of 512 bytes.
     if (
         compression_of(head) is not None
         or container_of(head) is not None
-        or (head[257:262] == b"ustar" and tarheader.checksum_fits(head[: tarheader.BLOCK]))
+        or tarheader.looks_like_tar(head[: tarheader.BLOCK])
     ):
         return Other.ARCHIVE
+    if find_signature(file, size) is not None:
+        return Other.HDF5
     for signature in _SIGNATURES:
         if head[signature.offset : signature.offset + len(signature.magic)] == signature.magic:
             return signature.kind

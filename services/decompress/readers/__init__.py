@@ -26,13 +26,22 @@ from ..placement import Ints
 from ..prewhiten import from_parts, match_coils
 from ..readouts import Part, scan_digest
 from ..sorter import Block, Sorted, imaging_candidates, sort
-from . import bart, fastmri, mrd, twix
+from . import bart, fastmri, mrd
 
 Reader = Callable[[Member, Limits, Progress], list[Part]]
+
+
+def _read_twix(member: Member, limits: Limits, progress: Progress) -> list[Part]:
+    # Imported when needed: twixtools brings matplotlib along, a second for every scan of another format.
+    from . import twix
+
+    return twix.read(member, limits, progress)
+
+
 _READERS: dict[RawKind, Reader] = {
     RawKind.MRD: mrd.read,
     RawKind.FASTMRI: fastmri.read,
-    RawKind.TWIX: twix.read,
+    RawKind.TWIX: _read_twix,
 }
 
 
