@@ -70,7 +70,10 @@ def separate(part: Part, rows: Ints, scan: Sorted, notes: Notes) -> Block | None
         kz, nz = np.zeros_like(ky), 1
     image, n_images, chosen = _image_of(table, scan, notes)
     rows, index, kz, ky = rows[chosen], index[chosen], kz[chosen], ky[chosen]
-    grid = readout_grid(part, rows, encoding, scan.block.readout.fov_mm, notes)
+    # only where the image's own readouts contradicted the header is the header's word on these doubted as
+    # well
+    trusted = scan.block.readout.n == scan.encoding.encoded.matrix[2]
+    grid = readout_grid(part, rows, encoding, scan.block.readout.fov_mm, notes, short=trusted)
     if abs(grid.fov_mm - scan.block.readout.fov_mm) > 0.01 * scan.block.readout.fov_mm:
         notes.warn("The separate calibration has a smaller field of view along the readout; it was left out.")
         return None

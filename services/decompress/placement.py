@@ -52,7 +52,7 @@ class ReadoutGrid:
 
 
 def readout_grid(
-    part: Part, rows: Ints, encoding: Encoding, wanted_fov_mm: float, notes: Notes
+    part: Part, rows: Ints, encoding: Encoding, wanted_fov_mm: float, notes: Notes, *, short: bool = False
 ) -> ReadoutGrid:
     """Place the samples of the readouts ``rows`` of ``part`` on one grid.
 
@@ -66,6 +66,9 @@ def readout_grid(
         Field of view to which oversampling is removed; a larger one than was encoded removes nothing.
     notes
         Where contradictions are reported.
+    short
+        Readouts may be of lower resolution (calibration): half the samples then do not mean that oversampling
+        was removed before.
 
     Raises
     ------
@@ -80,7 +83,7 @@ def readout_grid(
             "A readout is marked to discard as many samples as it has: the raw file is damaged; export it "
             "again.",
         )
-    n, fov = _encoded_grid(encoding, kept, table["centre"] - table["pre"], notes)
+    n, fov = _encoded_grid(encoding, kept, table["centre"] - table["pre"], notes, short)
     ratio = fov / wanted_fov_mm
     n_out = max(1, round(n / ratio)) if ratio > 1.001 else n
     centre = _centres(part, rows, kept, n, notes)
@@ -90,7 +93,9 @@ def readout_grid(
     return ReadoutGrid(n, n_out, fov * n_out / n, first, kept, _kx_range(low, high, n, n_out))
 
 
-def _encoded_grid(encoding: Encoding, kept: Ints, centre: Ints, notes: Notes) -> tuple[int, float]:
+def _encoded_grid(
+    encoding: Encoding, kept: Ints, centre: Ints, notes: Notes, short: bool
+) -> tuple[int, float]:
     """Return points and field of view [mm] of the readout as acquired, oversampling included."""
     n, fov = encoding.encoded.matrix[2], encoding.encoded.fov_mm[2]
     wanted, wanted_fov = encoding.recon.matrix[2], encoding.recon.fov_mm[2]
@@ -106,7 +111,7 @@ def _encoded_grid(encoding: Encoding, kept: Ints, centre: Ints, notes: Notes) ->
             f"were believed (field of view {fov:.1f} mm with oversampling)."
         )
         return most, fov
-    symmetric = bool((np.abs(centre - kept // 2) <= 1).all()) and int(kept.min()) == most
+    symmetric = not short and bool((np.abs(centre - kept // 2) <= 1).all()) and int(kept.min()) == most
     if symmetric and most == wanted < n and abs(n * wanted_fov / fov - most) <= 1 and fov > 1.01 * wanted_fov:
         notes.warn(
             f"The header gives {n} points along the readout with oversampling, the readouts have {most} "
