@@ -1,0 +1,168 @@
+"""Walk a dead-letter queue, and give letters back to the lane they came from.
+
+Knows nothing of boto3 but the shape of four calls of an SQS client, so that a Lambda and the command line can
+share it. A letter is sent before it is deleted: what dies between the two is done again, and a scan announced
+twice ends once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .codes import PermanentError
+from .keys import Priority, parse_incoming
+from .messages import NotAMessageError, ReconRequest, deliveries
+from .states import Stage
+
+LOOK_SECONDS = 120
+"""How long a letter that was looked at stays hidden, should the walk die before it shows it again."""
+POISON = "poison"
+"""The reason of a letter that is no message of ours; it is given back only when asked for by this name."""
+UNKNOWN = "unknown"
+"""The reason of a letter whose scan's end nobody recorded."""
+
+
+class Sqs(Protocol):
+    """The calls of an SQS client that are needed."""
+
+    def receive_message(self, **arguments: Any) -> Mapping[str, Any]:
+        """As boto3's."""
+        ...
+
+    def send_message(self, **arguments: Any) -> Mapping[str, Any]:
+        """As boto3's."""
+        ...
+
+    def delete_message(self, **arguments: Any) -> Mapping[str, Any]:
+        """As boto3's."""
+        ...
+
+    def change_message_visibility(self, **arguments: Any) -> Mapping[str, Any]:
+        """As boto3's."""
+        ...
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A dead letter. ``group`` is the message group (the site) it was sent in, if any."""
+
+    body: str
+    receipt: str
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Redriven:
+    """What a redrive did: letters looked at by reason, how many were given back, whether more are left."""
+
+    seen: Mapping[str, int] = field(default_factory=dict)
+    given_back: int = 0
+    limited: bool = False
+
+
+def letters(sqs: Sqs, url: str) -> Iterator[Letter]:
+    """Yield each dead letter once; when the walk is over, all that were not deleted are visible again."""
+    seen: set[str] = set()
+    receipts: list[str] = []
+    try:
+        while True:
+            told = sqs.receive_message(
+                QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1, VisibilityTimeout=LOOK_SECONDS,
+                MessageSystemAttributeNames=["MessageGroupId"],
+            ).get("Messages", [])  # fmt: skip
+            receipts += [found["ReceiptHandle"] for found in told]
+            new = [found for found in told if found["MessageId"] not in seen]
+            if not new:
+                return
+            for found in new:
+                seen.add(found["MessageId"])
+                group = found.get("Attributes", {}).get("MessageGroupId")
+                yield Letter(found["Body"], found["ReceiptHandle"], group)
+    finally:
+        for receipt in receipts:
+            _show(sqs, url, receipt)
+
+
+def lane(stage: Stage, body: str) -> Priority:
+    """Return the lane a message belongs in: a scan's own, routine for what tells none."""
+    try:
+        if stage is Stage.RECON:
+            return Priority(ReconRequest.loads(body).priority)
+        told = [parse_incoming(delivery.key).priority for delivery in deliveries(body)]
+    except (NotAMessageError, PermanentError, ValueError):
+        return Priority.ROUTINE
+    return Priority.STAT if Priority.STAT in told else Priority.ROUTINE
+
+
+def redrive(
+    sqs: Sqs,
+    dead_letters: str,
+    lanes: Mapping[Priority, str],
+    stage: Stage,
+    reason_of: Callable[[str], str],
+    *,
+    reason: str | None = None,
+    is_about: Callable[[str], bool] | None = None,
+    limit: int = 1000,
+    dry_run: bool = False,
+) -> Redriven:
+    """Give dead letters back: of one ``reason``, of one scan (``is_about`` its body), or all but poison.
+
+    Parameters
+    ----------
+    sqs
+        Client.
+    dead_letters
+        URL of the dead-letter queue.
+    lanes
+        URLs of the stage's lanes.
+    stage
+        The stage, which tells what the bodies are.
+    reason_of
+        Tells from a body why its scan failed (a :class:`~mrirecon.contract.codes.Code`, ``poison`` or
+        ``unknown``).
+    reason
+        Give back only these.
+    is_about
+        Give back only those for whose body it is true.
+    limit
+        At most so many are given back.
+    dry_run
+        Give none back, only count.
+    """
+    seen: Counter[str] = Counter()
+    count = 0
+    walk = letters(sqs, dead_letters)
+    try:
+        for letter in walk:
+            why = reason_of(letter.body)
+            seen[why] += 1
+            if (why != reason) if reason is not None else (why == POISON):
+                continue
+            if is_about is not None and not is_about(letter.body):
+                continue
+            if count >= limit:
+                return Redriven(dict(seen), count, limited=True)
+            count += 1
+            if dry_run:
+                continue
+            group = {} if letter.group is None else {"MessageGroupId": letter.group}
+            sqs.send_message(QueueUrl=lanes[lane(stage, letter.body)], MessageBody=letter.body, **group)
+            sqs.delete_message(QueueUrl=dead_letters, ReceiptHandle=letter.receipt)
+    finally:
+        walk_close = getattr(walk, "close", None)
+        if walk_close is not None:
+            walk_close()
+    return Redriven(dict(seen), count)
+
+
+def _show(sqs: Sqs, url: str, receipt: str) -> None:
+    try:
+        sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=0)
+    except Exception as error:
+        # Deleted, or visible again by itself: a client's error. Anything else is no answer of SQS.
+        if not hasattr(error, "response"):
+            raise
