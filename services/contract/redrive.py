@@ -19,6 +19,8 @@ from .states import Stage
 
 LOOK_SECONDS = 120
 """How long a letter that was looked at stays hidden, should the walk die before it shows it again."""
+WAIT_SECONDS = 1
+"""A long poll, however short, asks all of SQS's servers; a short poll may miss letters that are there."""
 POISON = "poison"
 """The reason of a letter that is no message of ours; it is given back only when asked for by this name."""
 UNKNOWN = "unknown"
@@ -70,7 +72,8 @@ def letters(sqs: Sqs, url: str) -> Iterator[Letter]:
     try:
         while True:
             told = sqs.receive_message(
-                QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1, VisibilityTimeout=LOOK_SECONDS,
+                QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=WAIT_SECONDS,
+                VisibilityTimeout=LOOK_SECONDS,
                 MessageSystemAttributeNames=["MessageGroupId"],
             ).get("Messages", [])  # fmt: skip
             receipts += [found["ReceiptHandle"] for found in told]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
@@ -109,11 +111,17 @@ def values(line: dict[str, Any]) -> dict[str, float]:
     return {name: line[name][0] if isinstance(line[name], list) else line[name] for name in names}
 
 
+@functools.cache
+def session() -> boto3.session.Session:
+    """Return one session for all tests: reading the services' models is what makes a client dear."""
+    return boto3.session.Session(
+        aws_access_key_id="testing", aws_secret_access_key="testing", region_name=REGION
+    )
+
+
 @pytest.fixture
 def ledger(aws: None) -> Any:
-    import boto3
-
-    client = boto3.client("dynamodb")
+    client = session().client("dynamodb")
     client.create_table(
         TableName="ledger",
         KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
@@ -124,6 +132,3 @@ def ledger(aws: None) -> Any:
         BillingMode="PAY_PER_REQUEST",
     )
     return client
-
-
-Loader = Callable[..., ModuleType]

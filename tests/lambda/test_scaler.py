@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
 from botocore.hooks import HierarchicalEmitter
-from conftest import emitted, fail, load, values, watch
+from conftest import emitted, fail, load, session, values, watch
 
 from mrirecon.contract import environment as names
 from mrirecon.contract import metrics
@@ -93,7 +92,7 @@ class Stand:
 @pytest.fixture
 def stand(ledger: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Stand:
     module, adapters = load("scaler"), load("scaler", "scaler_aws")
-    clients = {name: boto3.client(name) for name in ("sqs", "ecs", "cloudwatch")}
+    clients = {name: session().client(name) for name in ("sqs", "ecs", "cloudwatch")}
     for name in (
         names.DECOMPRESS_STAT_QUEUE_URL, names.DECOMPRESS_ROUTINE_QUEUE_URL,
         names.DECOMPRESS_DEAD_LETTER_QUEUE_URL, names.RECON_STAT_QUEUE_URL, names.RECON_ROUTINE_QUEUE_URL,

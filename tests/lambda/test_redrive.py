@@ -1,0 +1,244 @@
+"""Redrive: dead letters back into their own lane, by reason, by scan or all, bounded, never lost."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from conftest import fail, load, session
+
+from mrirecon.contract import environment as names
+from mrirecon.contract import redrive, states
+from mrirecon.contract.environment import SettingError
+from mrirecon.contract.keys import Priority
+from mrirecon.contract.messages import ReconRequest
+from mrirecon.contract.redrive import lane
+from mrirecon.contract.states import Stage
+
+QUEUES = {
+    Stage.DECOMPRESS: (
+        names.DECOMPRESS_STAT_QUEUE_URL,
+        names.DECOMPRESS_ROUTINE_QUEUE_URL,
+        names.DECOMPRESS_DEAD_LETTER_QUEUE_URL,
+    ),
+    Stage.RECON: (
+        names.RECON_STAT_QUEUE_URL,
+        names.RECON_ROUTINE_QUEUE_URL,
+        names.RECON_DEAD_LETTER_QUEUE_URL,
+    ),
+}
+
+
+def scan_id(n: int) -> str:
+    return f"{n:016x}"
+
+
+def request(n: int, priority: str = "routine") -> str:
+    return ReconRequest(
+        scan_id=scan_id(n), recon_id="01234567", profile="routine", site="north", priority=priority,
+        kspace_key="k", kspace_sha256="s", kspace_bytes=1,
+    ).dumps()  # fmt: skip
+
+
+def delivery(n: int, priority: str = "routine") -> str:
+    thing = {"key": f"incoming/north/{priority}/{n}.tar", "versionId": f"v{n}", "size": 1}
+    return json.dumps(
+        {"Records": [{"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "raw"}, "object": thing}}]}
+    )
+
+
+@dataclass
+class Stand:
+    module: Any
+    settings: Any
+    sqs: Any
+    ledger: Any
+
+    def die(self, stage: Stage, body: str, *, group: str | None = None) -> None:
+        more = {"MessageGroupId": group} if group else {}
+        self.sqs.send_message(QueueUrl=os.environ[QUEUES[stage][2]], MessageBody=body, **more)
+
+    def failed(self, stage: Stage, n: int, code: str) -> None:
+        if stage is Stage.RECON:
+            self.put(states.scan_pk(scan_id(n)), states.recon_sk("01234567"), state="failed", code=code)
+        else:
+            pk = states.delivery_pk("raw", f"incoming/north/routine/{n}.tar", f"v{n}")
+            self.put(pk, states.DELIVERY_SK, state="claimed", scan_id=scan_id(n))
+            self.put(states.scan_pk(scan_id(n)), states.INTAKE_SK, state="failed", code=code)
+
+    def put(self, pk: str, sk: str, **values: str) -> None:
+        item = {"pk": pk, "sk": sk, **values}
+        self.ledger.put_item(TableName="ledger", Item={name: {"S": value} for name, value in item.items()})
+
+    def call(self, stage: Stage, **more: Any) -> dict[str, Any]:
+        request = self.module.Request.from_event({"stage": stage.value, **more})
+        told: dict[str, Any] = self.module.run(self.settings, self.sqs, self.ledger, request)
+        return told
+
+    def bodies(self, name: str) -> list[str]:
+        """Take everything out of a queue."""
+        found: list[str] = []
+        while told := self.sqs.receive_message(
+            QueueUrl=os.environ[name], MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"]
+        ).get("Messages"):
+            self.groups = [one["Attributes"].get("MessageGroupId") for one in told]
+            found += [one["Body"] for one in told]
+        return sorted(found)
+
+
+@pytest.fixture
+def stand(ledger: Any, monkeypatch: pytest.MonkeyPatch) -> Stand:
+    sqs = session().client("sqs")
+    for name in (name for queues in QUEUES.values() for name in queues):
+        monkeypatch.setenv(name, sqs.create_queue(QueueName=name)["QueueUrl"])
+    monkeypatch.setenv(names.LEDGER_TABLE, "ledger")
+    monkeypatch.setattr(redrive, "WAIT_SECONDS", 0)  # moto has one server, and really waits
+    module = load("redrive")
+    return Stand(module, module.Settings.from_environ(os.environ), sqs, ledger)
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_every_letter_goes_back_to_its_own_lane(stand: Stand, stage: Stage) -> None:
+    make = request if stage is Stage.RECON else delivery
+    for n in range(25):
+        stand.die(stage, make(n, "stat" if n % 5 == 0 else "routine"))
+    told = stand.call(stage)
+    assert told["given_back"] == 25
+    assert told["limited"] is False
+    stat, routine, dead = QUEUES[stage]
+    assert stand.bodies(stat) == sorted(make(n, "stat") for n in range(0, 25, 5))
+    assert len(stand.bodies(routine)) == 20
+    assert stand.bodies(dead) == []
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_by_reason(stand: Stand, stage: Stage) -> None:
+    make = request if stage is Stage.RECON else delivery
+    for n, code in enumerate(["disk_full", "timed_out", "disk_full", "worker_lost"]):
+        stand.die(stage, make(n))
+        stand.failed(stage, n, code)
+    stand.die(stage, make(9))
+    told = stand.call(stage, reason="disk_full")
+    assert told["given_back"] == 2
+    assert told["seen"] == {"disk_full": 2, "timed_out": 1, "worker_lost": 1, "unknown": 1}
+    assert stand.bodies(QUEUES[stage][1]) == [make(0), make(2)]
+    assert len(stand.bodies(QUEUES[stage][2])) == 3  # the rest is there, and visible again
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_by_scan(stand: Stand, stage: Stage) -> None:
+    make = request if stage is Stage.RECON else delivery
+    for n in range(3):
+        stand.die(stage, make(n))
+        stand.failed(stage, n, "timed_out")
+    assert stand.call(stage, scan_id=scan_id(1))["given_back"] == 1
+    assert stand.bodies(QUEUES[stage][1]) == [make(1)]
+
+
+def test_what_is_no_message_of_ours_stays_unless_asked_for(stand: Stand) -> None:
+    stand.die(Stage.RECON, "nonsense")
+    stand.die(Stage.RECON, request(1))
+    assert stand.call(Stage.RECON)["given_back"] == 1
+    assert stand.call(Stage.RECON)["seen"] == {"poison": 1}
+    assert stand.call(Stage.RECON, reason="poison")["given_back"] == 1
+
+
+def test_a_limit_is_kept(stand: Stand) -> None:
+    for n in range(15):
+        stand.die(Stage.RECON, request(n))
+    told = stand.call(Stage.RECON, limit=4)
+    assert (told["given_back"], told["limited"]) == (4, True)
+    assert len(stand.bodies(names.RECON_ROUTINE_QUEUE_URL)) == 4
+    assert len(stand.bodies(names.RECON_DEAD_LETTER_QUEUE_URL)) == 11
+
+
+def test_a_dry_run_counts_and_changes_nothing(stand: Stand) -> None:
+    for n in range(3):
+        stand.die(Stage.RECON, request(n))
+        stand.failed(Stage.RECON, n, "silent")
+    assert stand.call(Stage.RECON, dry_run=True) == {
+        "stage": "recon", "seen": {"silent": 3}, "limited": False, "would_give_back": 3,
+    }  # fmt: skip
+    assert len(stand.bodies(names.RECON_DEAD_LETTER_QUEUE_URL)) == 3
+
+
+def test_the_site_stays_the_message_group(stand: Stand) -> None:
+    stand.die(Stage.RECON, request(1), group="north")
+    stand.call(Stage.RECON)
+    stand.bodies(names.RECON_ROUTINE_QUEUE_URL)
+    assert stand.groups == ["north"]
+
+
+@pytest.mark.parametrize(
+    ("client", "operation"),
+    [("sqs", "ReceiveMessage"), ("sqs", "SendMessage"), ("sqs", "DeleteMessage"), ("ledger", "GetItem")],
+)
+def test_a_failed_call_loses_no_letter(stand: Stand, client: str, operation: str) -> None:
+    for n in range(3):
+        stand.die(Stage.RECON, request(n))
+    calls = fail(getattr(stand, client), operation, times=1)
+    with pytest.raises(ClientError):
+        stand.call(Stage.RECON)
+    assert calls
+    stand.call(Stage.RECON)
+    back = stand.bodies(names.RECON_ROUTINE_QUEUE_URL)
+    assert set(back) == {request(n) for n in range(3)}
+    assert len(back) <= 4  # one sent twice when its deletion failed: it ends once all the same
+    assert stand.bodies(names.RECON_DEAD_LETTER_QUEUE_URL) == []
+
+
+def test_a_letter_that_cannot_be_shown_again_does_not_stop_the_rest(stand: Stand) -> None:
+    stand.die(Stage.RECON, request(1))
+    fail(stand.sqs, "ChangeMessageVisibility", "ReceiptHandleIsInvalid")
+    assert stand.call(Stage.RECON)["given_back"] == 1
+
+
+@pytest.mark.parametrize(
+    ("event", "field"),
+    [
+        ({}, "stage"),
+        ({"stage": "both"}, "stage"),
+        ({"stage": "recon", "reason": "bored"}, "reason"),
+        ({"stage": "recon", "scan_id": "Jane Doe"}, "scan_id"),
+        ({"stage": "recon", "limit": 0}, "limit"),
+        ({"stage": "recon", "limit": True}, "limit"),
+        ({"stage": "recon", "dry_run": 1}, "dry_run"),
+        ({"stage": "recon", "colour": "red"}, "known fields"),
+    ],
+)
+def test_a_bad_request_names_its_field(event: dict[str, Any], field: str) -> None:
+    with pytest.raises(load("redrive").RequestError, match=field):
+        load("redrive").Request.from_event(event)
+
+
+def test_the_handler_takes_an_operators_call(stand: Stand, context: Any) -> None:
+    stand.module.settings.cache_clear()
+    stand.module.clients.cache_clear()
+    stand.die(Stage.RECON, request(1))
+    assert stand.module.handler({"stage": "recon"}, context)["given_back"] == 1
+    stand.module.settings.cache_clear()
+    stand.module.clients.cache_clear()
+
+
+def test_a_missing_variable_is_named(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(names.RECON_STAT_QUEUE_URL)
+    with pytest.raises(SettingError, match=names.RECON_STAT_QUEUE_URL):
+        stand.module.Settings.from_environ(os.environ)
+
+
+@pytest.mark.parametrize(
+    ("stage", "body", "expected"),
+    [
+        (Stage.RECON, request(1, "stat"), Priority.STAT),
+        (Stage.RECON, request(1, "odd"), Priority.ROUTINE),
+        (Stage.RECON, "nonsense", Priority.ROUTINE),
+        (Stage.DECOMPRESS, delivery(1, "stat"), Priority.STAT),
+        (Stage.DECOMPRESS, delivery(1, "elsewhere"), Priority.ROUTINE),
+    ],
+)
+def test_the_lane_is_read_from_the_body(stage: Stage, body: str, expected: Priority) -> None:
+    assert lane(stage, body) is expected
