@@ -52,7 +52,7 @@ class GatewayStub:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        Thread(target=self.server.serve_forever, daemon=True).start()
+        Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def refresh(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         if self.error:
