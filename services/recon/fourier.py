@@ -1,28 +1,17 @@
-"""Centred, orthonormal Fourier transforms and centred cropping and padding of tensors.
+"""Centred cropping, padding and reflection of tensors, beside the centred transforms of ``raki.combine``.
 
 Position ``n // 2`` of an axis is its origin, in k-space and in the image, for even and odd ``n``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
+from ..raki.combine import image_to_kspace as to_kspace
+from ..raki.combine import kspace_to_image as to_image
 
-def to_image(kspace: Tensor, dim: Sequence[int]) -> Tensor:
-    """Return the orthonormal inverse transform of complex ``kspace`` along ``dim``."""
-    shifted = torch.fft.ifftshift(kspace, dim=tuple(dim))
-    image: Tensor = torch.fft.fftshift(torch.fft.ifftn(shifted, dim=tuple(dim), norm="ortho"), dim=tuple(dim))
-    return image
-
-
-def to_kspace(image: Tensor, dim: Sequence[int]) -> Tensor:
-    """Return the orthonormal transform of ``image`` along ``dim``, the inverse of :func:`to_image`."""
-    shifted = torch.fft.ifftshift(image, dim=tuple(dim))
-    kspace: Tensor = torch.fft.fftshift(torch.fft.fftn(shifted, dim=tuple(dim), norm="ortho"), dim=tuple(dim))
-    return kspace
+__all__ = ["mirror", "resize_centred", "to_image", "to_kspace"]
 
 
 def resize_centred(data: Tensor, dim: int, size: int) -> Tensor:

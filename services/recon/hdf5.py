@@ -46,20 +46,20 @@ class ImageFile:
         self._complex = file.create_dataset("complex", full, np.complex64, chunks=chunks)
 
     def put(
-        self, image: int, first: int, magnitude: NDArray[np.float32], combined: NDArray[np.complex64]
+        self, image: int, slice_: int, magnitude: NDArray[np.float32], combined: NDArray[np.complex64]
     ) -> None:
-        """Store planes ``(z, y, x)`` of one image from plane ``first`` on."""
-        planes = slice(first, first + magnitude.shape[0])
+        """Store what one slice became: ``(z, y, x)``, a plane of a 2-D scan, all of a 3-D one."""
+        planes = slice(slice_, slice_ + magnitude.shape[0])
         self._image[image, planes] = magnitude
         self._complex[image, planes] = combined
 
-    def put_map(self, name: str, first: int, values: NDArray[np.float32]) -> None:
-        """Store planes ``(z, y, x)`` of a quality map from plane ``first`` on."""
+    def put_map(self, name: str, slice_: int, values: NDArray[np.float32]) -> None:
+        """Store a quality map of one slice, ``(z, y, x)``."""
         path = f"maps/{name}"
         if path not in self._file:
-            shape_ = self._image.shape[1:]
-            self._file.create_dataset(path, shape_, np.float32, chunks=(1, *shape_[1:]), fillvalue=np.nan)
-        self._file[path][first : first + values.shape[0]] = values
+            volume = self._image.shape[1:]
+            self._file.create_dataset(path, volume, np.float32, chunks=(1, *volume[1:]), fillvalue=np.nan)
+        self._file[path][slice_ : slice_ + values.shape[0]] = values
 
     def volume(self, image: int) -> NDArray[np.float32]:
         """Return the magnitude ``(z, y, x)`` of one image."""

@@ -12,7 +12,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..kspace.geometry import Geometry
@@ -66,6 +68,16 @@ class ImageGrid:
                 image = _transform(image, dim, axis)
         return image
 
+    def resample(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a real map ``(..., z, y, x)`` of the k-space grid on the image grid, linearly interpolated.
+
+        Not a number where the image reaches beyond the acquired field of view.
+        """
+        for dim, axis in zip((-3, -2, -1), self.axes, strict=True):
+            if not axis.unchanged:
+                values = _interpolate(values, dim, axis)
+        return values
+
     def describe(self) -> list[dict[str, object]]:
         """Return what was done to each axis, for the record; empty where nothing was."""
         steps: list[dict[str, object]] = []
@@ -114,6 +126,18 @@ def _transform(kspace: Tensor, dim: int, axis: AxisGrid) -> Tensor:
     padded = resize_centred(kspace, dim, size)
     image = to_image(padded, (dim,)) * math.sqrt(size / axis.n)
     return resize_centred(image, dim, axis.n_out)
+
+
+def _interpolate(values: NDArray[np.float32], dim: int, axis: AxisGrid) -> NDArray[np.float32]:
+    at = (np.arange(axis.n_out) - axis.n_out // 2) * (axis.n / axis.filled) + axis.n // 2
+    inside = (at > -0.5) & (at < axis.n - 0.5)
+    low = np.clip(np.floor(at).astype(int), 0, axis.n - 1)
+    high = np.minimum(low + 1, axis.n - 1)
+    part = np.clip(at - low, 0, 1).astype(np.float32)
+    last = np.moveaxis(values, dim, -1)
+    made = last[..., low] * (1 - part) + last[..., high] * part
+    made[..., ~inside] = np.nan
+    return np.moveaxis(made, -1, dim)
 
 
 def _by_matrix(kspace: Tensor, dim: int, axis: AxisGrid) -> Tensor:

@@ -1,0 +1,258 @@
+"""``report.html``: one self-contained page about one reconstruction, for a screen, a phone and paper.
+
+Everything it says comes from the record and the images; nothing is fetched, no script runs.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..kspace.sampling import SamplingPattern
+from . import charts, preview
+from .facts import Facts
+from .volume import n_planes, orientation_letters
+
+_MOST_TILES = 30
+_MOST_IMAGES = 12
+_MOST_MAPS = 6
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What the page shows: volumes ``(z, y, x)`` of image 0, and a middle plane of each further image.
+
+    Attributes
+    ----------
+    volume
+        Magnitude of image 0.
+    middles
+        Index and middle plane ``(1, y, x)`` of further images.
+    g_factor
+        Map of image 0, where one was made.
+    """
+
+    volume: NDArray[np.float32]
+    middles: list[tuple[int, NDArray[np.float32]]]
+    g_factor: NDArray[np.float32] | None
+
+
+def write(
+    path: Path, facts: Facts, record: dict[str, Any], pattern: SamplingPattern, pictures: Pictures
+) -> None:
+    """Write the page for a finished ``record``."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "templates"), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters["number"] = number
+    network = record["network"] or {}
+    losses = network.get("loss") or network.get("losses") or []
+    page = environment.get_template("report.html").render(
+        record=record,
+        facts=facts,
+        headline=_headline(facts, record, pattern),
+        montage=_montage(facts, pictures),
+        others=_others(facts, pictures),
+        gmap=_g_map(facts, pictures),
+        quality=_quality(record["quality"] or {}),
+        bars=_safe(charts.bars(_known(record["holdout_errors"]), record["method"])),
+        curve=_safe(charts.curve(losses, "step")),
+        network={k: v for k, v in network.items() if isinstance(v, str | int | float)},
+        sampling=_safe(charts.sampling(pattern.acquired, pattern.extent, pattern.acs_y)),
+        sampling_words=pattern.describe(),
+        geometry=_geometry(facts),
+        steps=[_step(step) for step in record["preprocessing"]],
+        seconds=_seconds(record["seconds"]),
+        ramp=preview.ramp_css(),
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def number(value: object, digits: int = 3) -> str:
+    """Return a number as people write it: ``digits`` significant ones, no exponent where none is needed."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", " ")
+    if not math.isfinite(value):
+        return "–"
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
+        text = f"{value:.{decimals}f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{value:.{digits - 1}e}"
+
+
+def _headline(facts: Facts, record: dict[str, Any], pattern: SamplingPattern) -> list[tuple[str, str]]:
+    dz, dy, dx = facts.geometry.voxel_mm
+    nz, ny, nx = n_planes(facts.geometry), *facts.geometry.recon_matrix[1:]
+    quality = record["quality"] or {}
+    kind = "partitions" if facts.geometry.is_3d else "slices" if nz > 1 else "slice"
+    speed = "fully sampled" if pattern.fully_sampled else f"R = {number(float(pattern.acceleration))}"
+    told = [
+        ("Method", record["method"]),
+        ("Sampling", speed),
+        (
+            "Calibration",
+            f"{pattern.acs_lines} lines" if pattern.acs_lines and not pattern.fully_sampled else "",
+        ),
+        ("Matrix", f"{nx} × {ny}, {nz} {kind}"),
+        ("Voxel", f"{number(dx)} × {number(dy)} × {number(dz)} mm"),
+        ("Images", str(len(facts.images)) if len(facts.images) > 1 else ""),
+        ("Median SNR", number(quality["snr_median"]) if "snr_median" in quality else ""),
+        ("Mean g-factor", number(quality["g_factor_mean"]) if "g_factor_mean" in quality else ""),
+    ]
+    return [(name, value) for name, value in told if value]
+
+
+def _montage(facts: Facts, pictures: Pictures) -> dict[str, Any]:
+    planes = pictures.volume.shape[0]
+    shown = len(preview.chosen_planes(planes, _MOST_TILES))
+    longest = 720 if shown == 1 else 420 if shown <= 4 else 300 if shown <= 12 else 224
+    sheet = preview.volume_montage(pictures.volume, facts.geometry, longest=longest, most=_MOST_TILES)
+    low, high = preview.window(pictures.volume)
+    kind = "partition" if facts.geometry.is_3d else "slice"
+    caption = f"{shown} of {planes} {kind}s" if shown < planes else f"{planes} {kind}" + "s" * (planes > 1)
+    if facts.geometry.known:
+        right, left = orientation_letters(facts.geometry.read_dir[0])
+        caption += f", as stored: left edge {left}, right edge {right}. "
+    else:
+        caption += ", position and orientation not known. "
+    return {"src": _png(sheet), "caption": f"{caption}Window {number(low)} to {number(high)}."}
+
+
+def _others(facts: Facts, pictures: Pictures) -> list[dict[str, str]]:
+    size = preview.tile_size(facts.geometry, 300)
+    made = []
+    for index, plane in pictures.middles[:_MOST_IMAGES]:
+        image = facts.images[index]
+        words = [f"image {index + 1}"]
+        words += [
+            f"{name} {getattr(image, name) + 1}"
+            for name in ("contrast", "repetition", "phase", "set")
+            if len({getattr(other, name) for other in facts.images}) > 1
+        ]
+        if image.echo_time_s is not None:
+            words.append(f"TE {number(image.echo_time_s * 1e3)} ms")
+        sheet = preview.montage([preview.grey(plane[0], *preview.window(plane))], size, 1)
+        made.append({"src": _png(sheet), "caption": ", ".join(words)})
+    return made
+
+
+def _g_map(facts: Facts, pictures: Pictures) -> dict[str, Any] | None:
+    values = pictures.g_factor
+    if values is None or not np.isfinite(values).any():
+        return None
+    top = max(1.5, math.ceil(float(np.nanpercentile(values, 99.5)) * 2) / 2)
+    low = min(1.0, math.floor(float(np.nanpercentile(values, 1)) * 4) / 4)
+    planes = len(preview.chosen_planes(values.shape[0], _MOST_MAPS))
+    longest = 420 if planes <= 2 else 300
+    sheet = preview.map_montage(values, facts.geometry, (low, top), longest=longest, most=_MOST_MAPS)
+    middle = (low + top) / 2
+    return {"src": _png(sheet), "low": number(low), "middle": number(middle), "high": f"≥ {number(top)}"}
+
+
+_QUALITY_WORDS = {
+    "object_fraction": ("Object", "share of voxels that hold signal"),
+    "background_ratio": ("Background / object", "median magnitude outside over inside"),
+    "sampled_fraction": ("Sampled", "acquired share of the lines wanted"),
+    "interpolated_energy": ("Interpolated energy", "share of k-space energy not measured"),
+    "g_factor_mean": ("g-factor, mean", "noise amplification over the object"),
+    "g_factor_p95": ("g-factor, 95th percentile", "one voxel in twenty is noisier"),
+    "g_factor_replicas": ("Replicas", "noise realisations behind the maps"),
+    "g_factor_planes": ("Planes with maps", "replicas of every plane would take too long on a CPU"),
+    "snr_median": ("SNR, median", "magnitude over its standard deviation"),
+    "noise": ("Noise", "where its scale comes from"),
+    "espirit_residual": ("Model misfit", "acquired samples not explained by the maps"),
+}
+
+
+def _quality(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
+    rows = []
+    for key, value in figures.items():
+        name, meaning = _QUALITY_WORDS.get(key, (key.replace("_", " "), ""))
+        rows.append((name, number(value), meaning))
+    return rows
+
+
+def _geometry(facts: Facts) -> list[tuple[str, str]]:
+    geometry = facts.geometry
+    how, image = facts.acquisition, facts.images[0]
+    fz, fy, fx = geometry.recon_fov_mm
+    grid = " × ".join(str(n) for n in reversed(geometry.matrix))
+    told = [
+        ("Orientation", facts_plane(facts)),
+        (
+            "Field of view",
+            f"{number(fx)} × {number(fy)}" + (f" × {number(fz)}" if geometry.is_3d else "") + " mm",
+        ),
+        ("k-space grid", grid if geometry.is_3d else grid.rsplit(" × ", 1)[0]),
+        ("Slice thickness", f"{number(geometry.voxel_mm[0])} mm"),
+    ]
+    if not geometry.is_3d and geometry.n_slices > 1:
+        told.append(("Slice spacing", f"{number(float(np.linalg.norm(geometry.slice_step_mm())))} mm"))
+    centre = geometry.position.mean(axis=0)
+    if geometry.known:
+        told.append(("Centre (L, P, H)", ", ".join(f"{v:.1f}" for v in centre) + " mm"))
+    for name, value, unit, factor in (
+        ("Field strength", how.field_strength_t, "T", 1.0),
+        ("Repetition time", how.repetition_time_s, "ms", 1e3),
+        ("Echo time", image.echo_time_s, "ms", 1e3),
+        ("Flip angle", how.flip_angle_deg, "°", 1.0),
+    ):
+        if value is not None:
+            told.append((name, f"{number(value * factor)} {unit}".replace(" °", "°")))
+    if how.vendor:
+        told.append(("Scanner", how.vendor))
+    return told
+
+
+def facts_plane(facts: Facts) -> str:
+    """Return the plane's name for the page."""
+    from .volume import plane_name
+
+    return plane_name(facts.geometry)
+
+
+def _step(step: dict[str, Any]) -> tuple[str, str]:
+    details = ", ".join(
+        f"{key.replace('_', ' ')} {_words(value)}"
+        for key, value in step.items()
+        if key != "step" and value not in (None, "")
+    )
+    return str(step["step"]).replace("_", " "), details
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_words(item) for item in value)
+    return "yes" if value is True else "no" if value is False else number(value)
+
+
+def _seconds(seconds: dict[str, float]) -> list[tuple[str, str, float]]:
+    peak = max([*seconds.values(), 1e-9])
+    return [(name.replace("_", " "), number(value), 100 * value / peak) for name, value in seconds.items()]
+
+
+def _known(errors: dict[str, float | None] | None) -> dict[str, float]:
+    return {name: value for name, value in (errors or {}).items() if value is not None}
+
+
+def _png(picture: Any) -> str:
+    return "data:image/png;base64," + base64.b64encode(preview.png_bytes(picture)).decode("ascii")
+
+
+def _safe(svg: str) -> Any:
+    from markupsafe import Markup
+
+    return Markup(svg)  # noqa: S704 - our own numbers, every text in it escaped

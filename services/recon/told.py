@@ -1,0 +1,85 @@
+"""What the record tells about a scan: geometry, sampling, and what should make a reader careful."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..kspace.file import KSpaceInfo
+from ..kspace.geometry import Geometry
+from ..kspace.sampling import SamplingPattern
+from .facts import patient_position
+from .partial_fourier import Coverage, PartialFourierMethod
+from .volume import n_planes, plane_name, shape, stack
+
+
+def geometry_of(geometry: Geometry, n_images: int, n_coils: int) -> dict[str, Any]:
+    """Return the record's ``geometry``: sizes in ``(z, y, x)`` order, millimetres, LPS."""
+    spacing = stack(geometry).spacing_mm
+    return {
+        "known": geometry.known,
+        "orientation": plane_name(geometry),
+        "dimensions": 3 if geometry.is_3d else 2,
+        "images": n_images,
+        "planes": n_planes(geometry),
+        "coils": n_coils,
+        "kspace_matrix": list(geometry.matrix),
+        "image_matrix": list(shape(geometry)),
+        "fov_mm": [round(v, 4) for v in geometry.recon_fov_mm],
+        "voxel_mm": [round(v, 6) for v in geometry.voxel_mm],
+        "plane_spacing_mm": None if spacing is None else round(spacing, 4),
+        "centre_lps_mm": [round(float(v), 4) for v in geometry.position.mean(axis=0)],
+        "patient_position": patient_position(geometry),
+    }
+
+
+def sampling_of(pattern: SamplingPattern, covered: Coverage, acs_separate: bool) -> dict[str, Any]:
+    """Return the record's ``sampling``: the pattern that was found in the data."""
+    return {
+        "description": pattern.describe(),
+        "fully_sampled": pattern.fully_sampled,
+        "lines": int(pattern.extent.size),
+        "acquired_lines": int(pattern.acquired.sum()),
+        "interpolated_lines": int(pattern.missing.sum()),
+        "acs_ky": None if pattern.acs_y is None else list(pattern.acs_y),
+        "acs_kz": None if pattern.acs_z is None else list(pattern.acs_z),
+        "acs_separate": acs_separate,
+        "one_sided": {name: round(share, 4) for name, share in covered.shares.items()},
+    }
+
+
+def partial_fourier_step(covered: Coverage, method: PartialFourierMethod) -> dict[str, Any] | None:
+    """Return what was done about partial Fourier, for the record; ``None`` where there was none."""
+    if not covered.shares:
+        return None
+    return {
+        "step": "partial fourier",
+        "method": method.value,
+        "covered": {name: round(share, 4) for name, share in covered.shares.items()},
+    }
+
+
+def warnings_of(
+    info: KSpaceInfo, covered: Coverage, method: PartialFourierMethod, n_patterns: int
+) -> list[str]:
+    """Return sentences that should make a reader careful, the gravest first; decompress's own come last."""
+    told = []
+    if not info.geometry.known:
+        told.append(
+            "Left and right must not be read from the DICOM files: they give an axial placeholder, because "
+            "the raw data tell no position or orientation."
+        )
+    elif not stack(info.geometry).regular:
+        told.append(
+            "The slices are no stack of parallel, equidistant planes: DICOM gives each its own place, the "
+            "NIfTI file claims none."
+        )
+    if covered.shares and method is PartialFourierMethod.ZERO_FILL:
+        told.append(
+            "One side of k-space was not sampled and is left empty: the images are blurred along "
+            f"{' and '.join(covered.shares)}."
+        )
+    if n_patterns > 1:
+        told.append(
+            f"{n_patterns} different sampling patterns were found; the record tells that of the first batch."
+        )
+    return list(dict.fromkeys([*told, *info.warnings]))
