@@ -18,7 +18,7 @@ from mrirecon.contract import metrics
 from mrirecon.contract.states import Stage
 
 from . import signals
-from .config_parts import Operations
+from .config import Environment
 from .resources import DataResources
 
 RUNBOOK = Path(__file__).resolve().parent.parent / "docs" / "runbook"
@@ -44,15 +44,15 @@ class Alarms(Construct):
     """All alarms of the pipeline."""
 
     def __init__(
-        self, scope: Construct, name: str, *, topic: sns.ITopic, operations: Operations, data: DataResources,
+        self, scope: Construct, name: str, *, topic: sns.ITopic, env: Environment, data: DataResources,
         functions: dict[str, lambda_.IFunction], function_dead_letters: sqs.IQueue,
     ) -> None:  # fmt: skip
         super().__init__(scope, name)
         self._topic = topic
         self.all: list[cloudwatch.Alarm] = []
         self._dead_letters(data, function_dead_letters)
-        self._waiting(data, operations)
-        self._workers()
+        self._waiting(data, env)
+        self._workers(computed=not env.lacks("metric_math_alarms"))
         self._functions(functions)
 
     def add(
@@ -122,10 +122,11 @@ class Alarms(Construct):
             ("DeadLettersFunctions", functions, "A Lambda failed on an event and its retries."),
         ):
             self.add(
-                name, signals.waiting(queue, name), page="dead-letters.md", threshold=0, minutes=1, what=what
+                name, signals.waiting(queue), page="dead-letters.md", threshold=0, minutes=1, what=what
             )
 
-    def _waiting(self, data: DataResources, operations: Operations) -> None:
+    def _waiting(self, data: DataResources, env: Environment) -> None:
+        operations = env.operations
         lanes = (
             ("StatWaitsDecompress", data.decompress.stat, operations.oldest_stat_minutes),
             ("StatWaitsRecon", data.recon.stat, operations.oldest_stat_minutes),
@@ -134,17 +135,18 @@ class Alarms(Construct):
         )
         for name, queue, minutes in lanes:
             self.add(
-                name, signals.age(queue, name), page="scans-wait.md", threshold=minutes * 60, minutes=3,
+                name, signals.age(queue), page="scans-wait.md", threshold=minutes * 60, minutes=3,
                 what=f"A scan has waited in its queue for more than {minutes} minutes.",
             )  # fmt: skip
 
-    def _workers(self) -> None:
+    def _workers(self, *, computed: bool) -> None:
         for stage, page in ((Stage.DECOMPRESS, "no-tasks.md"), (Stage.RECON, "no-machines.md")):
             label = stage.value.title()
-            self.add(
-                f"WorkersMissing{label}", signals.missing_workers(stage), page=page, threshold=0,
-                minutes=25, of=30, what=f"{label} workers were asked for and have not come for half an hour.",
-            )  # fmt: skip
+            if computed:
+                self.add(
+                    f"WorkersMissing{label}", signals.missing_workers(stage), page=page, threshold=0,
+                    minutes=25, of=30, what=f"{label} workers were asked for and have not come for half an hour.",
+                )  # fmt: skip
             self.add(
                 f"ScalerSilent{label}",
                 signals.of_stage(metrics.WORKERS_WANTED, stage, statistic="SampleCount"),

@@ -22,7 +22,7 @@ class Buckets(Construct):
         super().__init__(scope, name)
         self._env, self._key = env, key
         storage = env.storage
-        self.logs = None if env.lacks("access_logs") else self._log_bucket()
+        self.logs = self._log_bucket()
 
         # By tag, not by age alone: an archive that still waits for its worker must stay readable.
         done_key, done_value = keys.DONE_TAG

@@ -64,6 +64,9 @@ class Decompress(_Frozen):
         default=100, ge=21, le=200, description="scratch disk of a task in GiB, 21 to 200"
     )
     times: WorkerTimes = Field(default_factory=WorkerTimes)
+    price_per_hour: float | None = Field(
+        default=None, gt=0, description="US dollars an hour of a worker, for the cost of a scan; or nothing"
+    )
     scaling: ScalingPolicy = Field(default_factory=Policy, description="a scaling policy")
 
     @model_validator(mode="after")
@@ -93,6 +96,9 @@ class Recon(_Frozen):
     times: WorkerTimes = Field(default_factory=lambda: WorkerTimes(idle_seconds=300, lifetime_seconds=14400))
     runnable_minutes: int = Field(
         default=30, ge=10, le=1440, description="minutes after which a job that cannot be placed is cancelled"
+    )
+    price_per_hour: float | None = Field(
+        default=None, gt=0, description="US dollars an hour of a worker, for the cost of a scan; or nothing"
     )
     scaling: ScalingPolicy = Field(default_factory=Policy, description="a scaling policy")
 

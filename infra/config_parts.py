@@ -307,8 +307,8 @@ class Operations(Frozen):
 
 
 Part = Literal[
-    "access_logs", "batch", "budget", "container_insights", "fargate_containers", "flow_logs", "lambda_vpc",
-    "log_queries", "lustre", "sagemaker", "storage_gateway", "vpc_default_group",
+    "batch", "budget", "container_insights", "flow_logs", "lambda_vpc", "log_queries", "lustre",
+    "metric_math_alarms", "sagemaker", "storage_gateway", "vpc_default_group",
 ]  # fmt: skip
 
 

@@ -96,10 +96,14 @@ class Control(Construct):
                 variables.BATCH_JOB_DEFINITION: workers.job_definition,
                 variables.DECOMPRESS_SCALING: env.decompress.scaling.to_json(),
                 variables.RECON_SCALING: env.recon.scaling.to_json(),
+                variables.LEDGER_TABLE: data.ledger.table_name,
             },
             Duration.seconds(50), self.dead_letters,
         )  # fmt: skip
         role = made.role
+        # The scaler keeps its last decision in the ledger's table.
+        grants.ledger(role, data.ledger)
+        grants.use_keys(role, [data.data_key], "DataKey")
         every_queue = [
             queue for stage in (data.decompress, data.recon) for queue in (*stage.lanes, stage.dead_letters)
         ]

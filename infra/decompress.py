@@ -76,10 +76,14 @@ class DecompressService(Construct):
         )  # fmt: skip
         heartbeat = f"{SCRATCH}/heartbeat"
         container = task.add_container(
-            "Worker", container_name="worker",
+            "Worker",
+            container_name="worker",
             image=container_image(self, "decompress", images=env.images),
-            environment=worker_environment(data, stage.times, region=env.region, lustre=False),
-            readonly_root_filesystem=True, user=USER_ID,
+            environment=worker_environment(
+                data, stage.times, region=env.region, lustre=False, price=stage.price_per_hour, spot=False
+            ),
+            readonly_root_filesystem=True,
+            user=USER_ID,
             stop_timeout=Duration.seconds(STOP_SECONDS),
             linux_parameters=self._no_capabilities(),
             logging=ecs.LogDrivers.aws_logs(stream_prefix="decompress", log_group=self.log_group),
@@ -88,10 +92,12 @@ class DecompressService(Construct):
                     "CMD-SHELL",
                     f"test $(( $(date +%s) - $(stat -c %Y {heartbeat}) )) -lt {HEARTBEAT_SECONDS}",
                 ],
-                interval=Duration.seconds(30), timeout=Duration.seconds(5), retries=3,
+                interval=Duration.seconds(30),
+                timeout=Duration.seconds(5),
+                retries=3,
                 start_period=Duration.seconds(120),
             ),
-        )  # fmt: skip
+        )
         task.add_volume(name="scratch")
         container.add_mount_points(
             ecs.MountPoint(source_volume="scratch", container_path=SCRATCH, read_only=False)

@@ -116,7 +116,10 @@ class ReconBatch(Construct):
                     name="lustre", host_path=LUSTRE_ON_HOST, container_path=LUSTRE, readonly=True
                 )
             )
-        variables = worker_environment(data, stage.times, region=env.region, lustre=lustre is not None)
+        variables = worker_environment(
+            data, stage.times, region=env.region, lustre=lustre is not None, price=stage.price_per_hour,
+            spot=stage.spot,
+        )  # fmt: skip
         container = batch.EcsEc2ContainerDefinition(
             self, "Worker", image=container_image(self, "recon", images=env.images),
             cpu=stage.vcpus, memory=Size.gibibytes(stage.memory_gib), gpu=1, privileged=False,

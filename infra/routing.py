@@ -22,6 +22,7 @@ from constructs import Construct
 
 from mrirecon.contract import keys
 from mrirecon.contract.keys import Priority
+from mrirecon.contract.publications import REFRESH_DONE
 
 from .config_parts import Site
 from .queues import StageQueues
@@ -87,23 +88,25 @@ class Routing(Construct):
 
 
 class Publication(Construct):
-    """Rule from the images bucket to the queue of share refreshes: a record was put, so images are out."""
+    """Rules to the queue of share refreshes: a record was put, so images are out; a refresh has ended."""
 
     def __init__(
         self, scope: Construct, name: str, *, images: s3.IBucket, queue: sqs.IQueue, dead: sqs.IQueue
     ) -> None:
         super().__init__(scope, name)
-        rule = events.Rule(
-            self, "Rule",
-            event_pattern=events.EventPattern(
+        patterns = {
+            "Records": events.EventPattern(
                 source=["aws.s3"], detail_type=[S3_EVENT],
                 detail={
                     "bucket": {"name": [images.bucket_name]},
                     "object": {"key": [{"suffix": "/" + keys.RECORD_FILE}]},
                 },
             ),
-        )  # fmt: skip
-        rule.add_target(targets.SqsQueue(queue, dead_letter_queue=dead, max_event_age=Duration.hours(24)))
+            "RefreshEnds": events.EventPattern(source=["aws.storagegateway"], detail_type=[REFRESH_DONE]),
+        }  # fmt: skip
+        for label, pattern in patterns.items():
+            rule = events.Rule(self, label, event_pattern=pattern)
+            rule.add_target(targets.SqsQueue(queue, dead_letter_queue=dead, max_event_age=Duration.hours(24)))
 
 
 def _stat_folders(sites: Sequence[str]) -> list[str]:

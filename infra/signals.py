@@ -25,16 +25,16 @@ def of_stage(
     """Return one of the pipeline's own metrics of a stage."""
     return cloudwatch.Metric(
         namespace=metrics.NAMESPACE, metric_name=name, dimensions_map={metrics.STAGE: stage.value},
-        statistic=statistic, period=period, label=label or f"{stage.value}",
+        statistic=statistic, period=period, label=label,
     )  # fmt: skip
 
 
-def age(queue: sqs.IQueue, label: str) -> cloudwatch.Metric:
+def age(queue: sqs.IQueue, label: str | None = None) -> cloudwatch.Metric:
     """Return the age of the oldest message in seconds."""
     return queue.metric_approximate_age_of_oldest_message(period=MINUTE, statistic="Maximum", label=label)
 
 
-def waiting(queue: sqs.IQueue, label: str) -> cloudwatch.Metric:
+def waiting(queue: sqs.IQueue, label: str | None = None) -> cloudwatch.Metric:
     """Return the number of messages that wait."""
     return queue.metric_approximate_number_of_messages_visible(
         period=MINUTE, statistic="Maximum", label=label

@@ -208,7 +208,7 @@ class OperationsStack(_Stack):
         super().__init__(scope, "Operations", env=env, what="dashboard, alarms, budget, saved queries")
         topic = AlarmTopic(self, "Alarms", key=data.message_key, emails=env.operations.alarm_emails).topic
         alarms = Alarms(
-            self, "Watch", topic=topic, operations=env.operations, data=data, functions=control.functions,
+            self, "Watch", topic=topic, env=env, data=data, functions=control.functions,
             function_dead_letters=control.dead_letters,
         )  # fmt: skip
         if gateway_id:

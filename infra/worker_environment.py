@@ -26,7 +26,7 @@ def queue_urls(data: DataResources) -> dict[str, str]:
 
 
 def worker_environment(
-    data: DataResources, times: WorkerTimes, *, region: str, lustre: bool
+    data: DataResources, times: WorkerTimes, *, region: str, lustre: bool, price: float | None, spot: bool
 ) -> dict[str, str]:
     """Return the environment of a worker of either stage."""
     return {
@@ -46,5 +46,7 @@ def worker_environment(
         env.LIFETIME_SECONDS: str(times.lifetime_seconds),
         env.SCAN_SECONDS: str(times.scan_seconds),
         env.SILENCE_SECONDS: str(times.silence_seconds),
+        env.PRICE_PER_HOUR: "" if price is None else str(price),
+        env.SPOT_NOTICE: "1" if spot else "0",
         **queue_urls(data),
     }

@@ -1,0 +1,158 @@
+"""Deploy the stacks into an emulated AWS on this machine, send one scan through them, look at its images.
+
+``python tests/e2e/deploy_local.py`` (or ``make deploy-local``): emulator up, real command line bootstraps and deploys
+environment ``emulated``, an undersampled archive is put to the deployed raw bucket, the deployed events,
+queues, schedule and Lambdas move it, workers run as processes, its image is compared with the truth, and all
+is stopped again. Exit code 1 when any step fails.
+"""
+
+import argparse
+import io
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
+
+import h5py
+import truth
+from emulated_cloud import EmulatedCloud
+
+from mrirecon.contract import keys, states
+from mrirecon.contract.keys import Priority
+from mrirecon.contract.states import State
+
+MINUTES = 8
+WORST_ERROR = 0.2
+
+
+class JourneyError(RuntimeError):
+    """A step of the journey failed; the sentence says which."""
+
+
+def say(text):
+    print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
+
+
+def wait_for(what, look, *, minutes=MINUTES, alive=lambda: None):
+    """Return what ``look`` finds as soon as it finds something."""
+    deadline = time.monotonic() + minutes * 60
+    while True:
+        found = look()
+        if found:
+            return found
+        alive()
+        if time.monotonic() > deadline:
+            raise JourneyError(f"{what}: not within {minutes} minutes")
+        time.sleep(1)
+
+
+def require(holds, sentence):
+    if not holds:
+        raise JourneyError(sentence)
+
+
+def journey(cloud, folder):
+    """Send one scan through and return a summary."""
+    s3 = cloud.client("s3")
+    raw, images = cloud.outputs["RawBucket"], cloud.outputs["ImagesBucket"]
+    archive = truth.make_archive(folder)
+    key = keys.incoming("main", Priority.STAT, archive.name)
+    started = time.monotonic()
+    s3.upload_file(str(archive), raw, key)
+    say(f"archive of {archive.stat().st_size / 2**20:.1f} MiB is in the raw bucket")
+
+    def record():
+        found = s3.list_objects_v2(Bucket=images, Prefix=keys.IMAGES).get("Contents", [])
+        return next((one["Key"] for one in found if one["Key"].endswith("/" + keys.RECORD_FILE)), None)
+
+    place = wait_for("a published record", record, alive=lambda: no_dead_letters(cloud))
+    seconds = time.monotonic() - started
+    say(f"images are published after {seconds:.0f} s")
+    told = json.loads(s3.get_object(Bucket=images, Key=place)["Body"].read())
+    require(told["status"] == State.DONE.value, f"record: expected done, found {told['status']}")
+
+    body = s3.get_object(Bucket=images, Key=place.replace(keys.RECORD_FILE, "image.h5"))["Body"].read()
+    with h5py.File(io.BytesIO(body)) as file:
+        errors = truth.compare(file["image"][()])
+    say(f"method {told['method']}; error {errors.image:.3f} (zero-filled: {errors.zero_filled:.3f})")
+    require(
+        errors.image < min(WORST_ERROR, 0.6 * errors.zero_filled),
+        f"image: error {errors.image:.3f} against the truth; zero-filled has {errors.zero_filled:.3f}",
+    )
+    settle(cloud, raw, key, told)
+    return {
+        "seconds": round(seconds, 1), "method": told["method"], "error": round(errors.image, 4),
+        "zero_filled_error": round(errors.zero_filled, 4), "jobs": len(cloud.jobs),
+        "refreshes": len(cloud.refreshes),
+    }  # fmt: skip
+
+
+def settle(cloud, raw, key, told):
+    """Look at what else must be so when a scan has ended."""
+    s3, db = cloud.client("s3"), cloud.client("dynamodb")
+    wait_for("the share's refresh", lambda: cloud.refreshes, minutes=2)
+    folder = f"/{keys.images(told['scan_id'], told['recon_id'])}".rstrip("/")
+    asked = [one for refresh in cloud.refreshes for one in refresh.get("FolderList", [])]
+    require(folder in asked, f"refresh: expected folder {folder}, found {asked}")
+    rows = db.query(
+        TableName=cloud.outputs["LedgerTable"], KeyConditionExpression="pk = :pk",
+        ExpressionAttributeValues={":pk": {"S": states.scan_pk(told["scan_id"])}},
+    )["Items"]  # fmt: skip
+    found = {row["sk"]["S"]: row.get(states.STATE, {}).get("S") for row in rows}
+    for sk in (states.INTAKE_SK, states.recon_sk(told["recon_id"])):
+        require(found.get(sk) == State.DONE.value, f"ledger: {sk} is {found.get(sk)}, expected done")
+    tags = s3.get_object_tagging(Bucket=raw, Key=key)["TagSet"]
+    require({"Key": keys.DONE_TAG[0], "Value": keys.DONE_TAG[1]} in tags, "raw: the archive is not tagged")
+    no_dead_letters(cloud)
+    wait_for("empty queues", lambda: depth(cloud, ("Stat", "Routine")) == 0, minutes=2)
+    say("ledger, tag, refresh and queues are as they must be")
+
+
+def depth(cloud, names):
+    """Return the messages in the named queues of both stages."""
+    sqs, total = cloud.client("sqs"), 0
+    for stage in ("Decompress", "Recon"):
+        for name in names:
+            url = cloud.outputs[f"{stage}{name}" + ("" if name == "DeadLetters" else "Queue")]
+            told = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+            total += int(told["ApproximateNumberOfMessages"])
+            total += int(told["ApproximateNumberOfMessagesNotVisible"])
+    return total
+
+
+def no_dead_letters(cloud):
+    require(depth(cloud, ("DeadLetters",)) == 0, "a message is in the dead letters")
+    if cloud.runner:
+        require(not cloud.runner.faults, f"runner: {cloud.runner.faults[:1]}")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, help="where logs are kept; a temporary folder otherwise")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="mrirecon-deploy-") as temporary:
+        folder = given.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        cloud = EmulatedCloud(folder)
+        say("left out by name, as the emulator lacks it: " + ", ".join(cloud.config.emulator.absent))
+        try:
+            with cloud:
+                cloud.deploy()
+                say(f"{len(cloud.outputs)} outputs of the deployed stacks")
+                cloud.work()
+                summary = journey(cloud, folder)
+        except Exception as error:
+            say(f"FAILED: {type(error).__name__}: {error}")
+            if cloud.runner:
+                for name, text in cloud.runner.logs().items():
+                    print(f"--- {name}\n{text[-3000:]}", file=sys.stderr)
+            return 1
+        say("all is stopped; the journey is done: " + json.dumps(summary))
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

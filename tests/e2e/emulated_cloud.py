@@ -1,0 +1,209 @@
+"""An emulated AWS on loopback into which the stacks are deployed by the real command line."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from runner import Runner
+from stand_ins import StandIns
+
+from infra import cdk
+from infra.config import load
+from mrirecon.contract import environment as env
+
+ROOT = Path(__file__).resolve().parents[2]
+EMULATOR = ROOT / ".venv-emulator"
+PINS = ("ministack==1.5.33", "boto3==1.43.106", "cryptography==50.0.2")
+"""Its own environment: it pins a botocore of its own."""
+NAME = "emulated"
+
+
+def install_emulator():
+    """Make the emulator's environment unless it is there with these pins."""
+    mark = EMULATOR / "pins.txt"
+    text = "\n".join(PINS)
+    if mark.is_file() and mark.read_text() == text:
+        return
+    subprocess.run([sys.executable, "-m", "venv", "--clear", str(EMULATOR)], check=True)
+    pip = [str(EMULATOR / "bin" / "python"), "-m", "pip", "install", "--quiet", *PINS]
+    subprocess.run(pip, check=True, stdout=sys.stderr)
+    mark.write_text(text)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class EmulatedCloud:
+    """The emulator, the stand-ins, the deployed stacks, and the runner of the workers.
+
+    ``with EmulatedCloud(folder) as cloud: cloud.deploy(); cloud.work()``. Whatever was started is stopped at the
+    end, also after a failure.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.config = load(NAME)
+        self.outputs = {}
+        self.runner = None
+        self._emulator = None
+        self._stand_ins = None
+
+    def __enter__(self):
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        if self.runner:
+            self.runner.stop()
+        if self._emulator:
+            _end(self._emulator)
+        if self._stand_ins:
+            self._stand_ins.stop()
+
+    @property
+    def jobs(self):
+        """Batch jobs that were submitted."""
+        return self._stand_ins.jobs
+
+    @property
+    def refreshes(self):
+        """Cache refreshes that were asked for."""
+        return self._stand_ins.refreshes
+
+    @property
+    def environment(self):
+        """What boto3 and the command line need to come here."""
+        return {
+            "AWS_ENDPOINT_URL": self.url, "AWS_ENDPOINT_URL_S3": self.url,
+            "AWS_ENDPOINT_URL_BATCH": self._stand_ins.url,
+            "AWS_ENDPOINT_URL_STORAGE_GATEWAY": self._stand_ins.url,
+            "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": self.config.region, "AWS_DEFAULT_REGION": self.config.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }  # fmt: skip
+
+    def client(self, service):
+        import boto3
+
+        return boto3.client(
+            service, endpoint_url=self.url, region_name=self.config.region,
+            aws_access_key_id="test", aws_secret_access_key="test",
+        )  # fmt: skip
+
+    def deploy(self):
+        """Bootstrap, synthesise and deploy all stacks with the command line; keep their outputs."""
+        home = self.folder / "home"
+        home.mkdir(exist_ok=True)
+        base = {**_plain(os.environ), **self.environment, "HOME": str(home)}
+        target = f"aws://{self.config.account}/{self.config.region}"
+        outputs = self.folder / "outputs.json"
+        assembly = ["--output", str(self.folder / "cdk.out"), "-c", f"env={NAME}"]
+        for arguments in (
+            ["bootstrap", target, *assembly],
+            ["deploy", "--all", "--require-approval", "never", "--outputs-file", str(outputs), *assembly],
+        ):
+            code = cdk.run(arguments, base=base)
+            if code:
+                raise RuntimeError(f"cdk {arguments[0]} ended with {code}")
+        told = json.loads(outputs.read_text())
+        self.outputs = {name: value for stack in told.values() for name, value in stack.items()}
+        self._check_complete(len(told))
+
+    def work(self, **commands):
+        """Start the runner: from here on, workers come and go as the deployed scaler decides."""
+        ecs = self.client("ecs")
+        cluster, service = self.outputs["Cluster"], self.outputs["Service"]
+        deployed = ecs.describe_services(cluster=cluster, services=[service])["services"][0]
+        task = ecs.describe_task_definition(taskDefinition=deployed["taskDefinition"])["taskDefinition"]
+        container = {item["name"]: item["value"] for item in task["containerDefinitions"][0]["environment"]}
+        times = self.config.recon.times
+        recon = {
+            **container, env.IDLE_SECONDS: str(times.idle_seconds),
+            env.LIFETIME_SECONDS: str(times.lifetime_seconds), env.SCAN_SECONDS: str(times.scan_seconds),
+        }  # fmt: skip
+
+        def wanted():
+            return ecs.describe_services(cluster=cluster, services=[service])["services"][0]["desiredCount"]
+
+        self.runner = Runner(
+            folder=self.folder / "workers", wanted=wanted, jobs=lambda: list(self.jobs),
+            decompress_environment={**container, **self.environment},
+            recon_environment={**recon, **self.environment}, **commands,
+        ).start()  # fmt: skip
+        return self.runner
+
+    def _start(self):
+        install_emulator()
+        cdk.install()
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._stand_ins = StandIns(after_refresh=self._tell_refreshed)
+        log = (self.folder / "emulator.log").open("wb")
+        # The Lambdas run inside the emulator and inherit where the stand-ins are.
+        self._emulator = subprocess.Popen(
+            [str(EMULATOR / "bin" / "ministack")], stdout=log, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, cwd=self.folder, start_new_session=True,
+            env={
+                **_plain(os.environ), **self.environment, "GATEWAY_PORT": str(port),
+                "BIND_HOST": "127.0.0.1", "MINISTACK_ACCOUNT_ID": self.config.account,
+                "HOME": str(self.folder),
+            },
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while True:
+            if self._emulator.poll() is not None:
+                raise RuntimeError(f"the emulator ended with {self._emulator.returncode}: see {log.name}")
+            try:
+                urllib.request.urlopen(f"{self.url}/_ministack/health", timeout=2).close()
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"the emulator did not answer within a minute: see {log.name}") from None
+                time.sleep(0.3)
+
+    def _check_complete(self, stacks):
+        found = self.client("cloudformation").describe_stacks()["Stacks"]
+        ours = [stack for stack in found if stack["StackName"].startswith(self.config.prefix)]
+        wrong = [stack["StackName"] for stack in ours if stack["StackStatus"] != "CREATE_COMPLETE"]
+        if wrong or len(ours) < stacks:
+            raise RuntimeError(f"{len(ours)} stacks, not complete: {wrong}")
+
+    def _tell_refreshed(self, share, notification):
+        """Say what a gateway says when a refresh has ended."""
+        self.client("events").put_events(
+            Entries=[
+                {
+                    "Source": "aws.storagegateway", "DetailType": "Storage Gateway Refresh Cache Event",
+                    "Resources": [share],
+                    "Detail": json.dumps({"event-type": "refresh-complete", "notification-id": notification}),
+                }
+            ]
+        )  # fmt: skip
+
+
+def _plain(values):
+    """Leave out what points at a real account."""
+    return {name: value for name, value in values.items() if not name.startswith("AWS_")}
+
+
+def _end(process):
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
