@@ -72,8 +72,11 @@ class Limits:
         Objects in an HDF5 file, nesting of its groups, attributes of one object.
     memory_bytes
         Memory of the child that parses; readers refuse (``too_large``) what would not fit in it.
+    gate_seconds
+        Processor time to check the structure of one HDF5 file, and as much again for every 256 MiB of it: the
+        library can be led round in circles.
     cpu_seconds, wall_seconds
-        Time of the child that parses.
+        Time of the child that parses; of the processor time a small archive gets less (see ``stage``).
     """
 
     max_archive_bytes: int = 64 * GIB
@@ -93,8 +96,9 @@ class Limits:
     max_h5_depth: int = 32
     max_h5_attributes: int = 1_000
     memory_bytes: int = field(default_factory=_memory_budget)
-    cpu_seconds: int = 4 * 3600
-    wall_seconds: int = 2 * 3600
+    gate_seconds: int = 20
+    cpu_seconds: int = 24 * 3600
+    wall_seconds: int = 4 * 3600
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -222,6 +222,11 @@ def _ended_without_a_word(status: int | None, limits: Limits) -> MrireconError:
         return RetryableError(
             Code.OUT_OF_MEMORY, "The system ended the intake, most likely for memory; it is tried again."
         )
+    if status == -signal.SIGPROF:
+        return PermanentError(
+            Code.H5_CORRUPT,
+            "An HDF5 file is damaged: its structure leads round in circles. Export and send the scan again.",
+        )
     if status == -signal.SIGXCPU:
         return _crashed(f"took more than {limits.cpu_seconds} seconds of processor time")
     if status is not None and status < 0:

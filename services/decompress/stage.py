@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +230,7 @@ def _opened(archive: Path, limits: Limits | None, work_dir: Path | None) -> Iter
             folder = Path(tempfile.mkdtemp(prefix="mrirecon-", dir=work_dir)).absolute()
             if before.st_size <= limits.max_archive_bytes:
                 digest.start()
-            job = _Job(descriptor, limits, folder, digest, before, began)
+            job = _Job(descriptor, _timely(limits, before.st_size), folder, digest, before, began)
             try:
                 yield job
             except PermanentError as error:
@@ -244,6 +244,11 @@ def _opened(archive: Path, limits: Limits | None, work_dir: Path | None) -> Iter
             os.close(descriptor)
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _timely(limits: Limits, size: int) -> Limits:
+    """Return ``limits`` with processor time by the archive's size: ten minutes and a second for each MB."""
+    return replace(limits, cpu_seconds=min(limits.cpu_seconds, 600 + size // 1_000_000))
 
 
 def _open(archive: Path) -> int:

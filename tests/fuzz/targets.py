@@ -1,0 +1,92 @@
+"""What is fuzzed: the archive walk and the HDF5 gate. Anything but a verdict of ours is a finding."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import tempfile
+from pathlib import Path
+
+from mrirecon.contract.codes import MrireconError
+from mrirecon.decompress import h5gate
+from mrirecon.decompress.archive import walk
+from mrirecon.decompress.limits import KIB, MIB, Limits
+from mrirecon.decompress.sniff import of_hdf5, sniff
+
+# Small, so that a few bytes of input can reach every budget.
+WALK = Limits(
+    max_raw_bytes=4 * MIB,
+    ratio_floor_bytes=MIB,
+    max_members=20,
+    max_header_bytes=8 * KIB,
+    memory_bytes=2 << 30,
+)
+GATE = Limits(max_raw_bytes=64 * MIB, ratio_floor_bytes=MIB, max_h5_objects=500, memory_bytes=2 << 30)
+_BLOCK = 512
+
+
+class Finding(AssertionError):
+    """A guarantee did not hold."""
+
+
+def walk_archive(data: bytes) -> str:
+    """Walk ``data``; return the code it ended with, or ``ok``. Checks the budgets and what lies on disk."""
+    descriptor = os.memfd_create("archive")
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        try:
+            os.write(descriptor, data)
+            try:
+                found = walk(descriptor, WALK, Path(folder))
+            except MrireconError as error:
+                _check(folder)
+                return error.code.value
+            _check(folder)
+            if len(found.entries) > WALK.max_members:
+                raise Finding("more members than allowed")
+            for entry in found.entries:
+                with entry.open() as file:
+                    if len(file.read()) != entry.size:
+                        raise Finding("a member is not as long as it was said to be")
+                    sniff(file, entry.size, entry.suffix)
+            return "ok"
+        finally:
+            os.close(descriptor)
+
+
+def gate_hdf5(data: bytes) -> str:
+    """Pass ``data`` through the gate; return the code it ended with, or what it was taken for."""
+    try:
+        return of_hdf5(h5gate.inspect(io.BytesIO(data), len(data), GATE)).value
+    except MrireconError as error:
+        return error.code.value
+
+
+def mended(data: bytes) -> bytes:
+    """Return ``data`` with the checksum of every tar header set right, so that what follows is reached."""
+    out = bytearray(data)
+    at = 0
+    while at + _BLOCK <= len(out):
+        block = out[at : at + _BLOCK]
+        if any(block):
+            block[148:156] = b" " * 8
+            out[at + 148 : at + 156] = b"%06o\0 " % sum(block)
+        digits = bytes(block[124:135]).strip(b" \0")
+        size = int(digits, 8) if digits and set(digits) <= set(b"01234567") else 0
+        at += _BLOCK + -(-size // _BLOCK) * _BLOCK
+    return bytes(out)
+
+
+def sized(data: bytes) -> bytes:
+    """Return ``data`` with the end address of an HDF5 superblock (version 0) set to its length."""
+    if data[:8] != h5gate.SIGNATURE or len(data) < 96 or data[8] != 0:
+        return data
+    return data[:40] + struct.pack("<Q", len(data)) + data[48:]
+
+
+def _check(folder: str) -> None:
+    files = list(Path(folder).iterdir())
+    if sum(path.stat().st_size for path in files) > WALK.max_raw_bytes:
+        raise Finding("more on disk than the budget")
+    if not all(path.name.removesuffix(".bin").isdigit() for path in files):
+        raise Finding("a name of the archive on disk")
