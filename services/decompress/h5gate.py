@@ -231,7 +231,7 @@ class _Gate:
         kind = dataset.get_type()
         self._type(kind)
         self._sizes(dataset, plan, layout, kind.get_size())
-        h5vlen.check(self.file, self.size, dataset, kind)
+        h5vlen.claimed(self.file, self.size, dataset, kind)
 
     def _sizes(self, dataset: Any, plan: Any, layout: int, item: int) -> None:
         """Compare what the data set declares with what the file stores and with the budget."""

@@ -21,8 +21,8 @@ _DESCRIPTOR = 16  # with addresses of 8 bytes
 _MAX_PIECE = 8 * 1024 * 1024
 
 
-def check(file: BinaryIO, size: int, dataset: Any, kind: Any) -> None:
-    """Refuse a data set whose variable-length elements claim more than the file holds.
+def claimed(file: BinaryIO, size: int, dataset: Any, kind: Any) -> int:
+    """Return the bytes that a data set's variable-length elements claim.
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ def check(file: BinaryIO, size: int, dataset: Any, kind: Any) -> None:
         ``h5_corrupt`` when the lengths do not fit, ``h5_schema`` for variable-length data inside others.
     """
     places, item = _places(kind)
-    if not places:
-        return
     total = 0
+    if not places:
+        return total
     for raw in _pieces(file, size, dataset, item):
         usable = len(raw) // item * item
         rows = np.frombuffer(raw, np.uint8, usable).reshape(-1, item)
@@ -54,6 +54,7 @@ def check(file: BinaryIO, size: int, dataset: Any, kind: Any) -> None:
                     "Variable-length data in an HDF5 file claim more bytes than the file has. "
                     "Export and send the scan again.",
                 )
+    return total
 
 
 def _field(rows: NDArray[np.uint8], offset: int, kind: str, width: int) -> NDArray[Any]:
