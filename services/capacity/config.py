@@ -104,6 +104,7 @@ class Machines:
     policy: Policy
 
     def __post_init__(self) -> None:
+        _require(isinstance(self.policy, Policy), "policy", "a table")
         _require(self.scan_seconds > 0, "scan_seconds", "above 0")
         _require(self.scan_spread >= 0, "scan_spread", "0 or more")
         _require(0 <= self.boot_low <= self.boot_high, "boot_low", "0 or more and not above boot_high")

@@ -82,6 +82,10 @@ class Report:
     per_hour: NDArray[np.int64]
     rows: tuple[Row, ...]
     traces: dict[str, Trace] = field(default_factory=dict)
+    tracking: tuple[Row, ...] = ()
+    """Target tracking at every target that ``tuned-tracking`` tried."""
+    load: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
+    """Workers of each stage kept busy by what arrived in a minute, (minute, stage)."""
 
     def row(self, policy: str) -> Row:
         """Return the row of ``policy``."""
@@ -103,17 +107,22 @@ def simulate(config: Config) -> Report:
     day = arrivals(config)
     rows: list[Row] = []
     traces: dict[str, Trace] = {}
+    tracking: tuple[Row, ...] = ()
     for name in config.policies:
         if name == "clairvoyant":
             rows.append(_clairvoyant(config, day))
         elif name == "tuned-tracking":
-            row, traces[name] = _tuned(config, day)
+            tried = [_run(config, day, name, factor) for factor in TRACKING_FACTORS]
+            row, traces[name] = min(tried, key=lambda run: _rank(run[0]))
+            tracking = tuple(run[0] for run in tried)
             rows.append(row)
         else:
             row, traces[name] = _run(config, day, name)
             rows.append(row)
     per_hour = np.histogram(day.at % DAY, bins=24, range=(0.0, DAY))[0]
-    return Report(config, len(day), per_hour, tuple(rows), traces)
+    minute = (day.at // 60).astype(np.int64)
+    load = np.stack([np.bincount(minute, weights=seconds) / 60 for seconds in day.seconds], axis=1)
+    return Report(config, len(day), per_hour, tuple(rows), traces, tracking, load)
 
 
 def fixed_workers(day: Arrivals, stage: int) -> int:
@@ -122,13 +131,8 @@ def fixed_workers(day: Arrivals, stage: int) -> int:
     return max(1, math.ceil(float(hours.max()) / 3600 / FIXED_USE))
 
 
-def _tuned(config: Config, day: Arrivals) -> tuple[Row, Trace]:
-    """Run target tracking at several targets: the cheapest that keeps :data:`LIMIT`, or the fastest."""
-    tried = [_run(config, day, "tuned-tracking", factor) for factor in TRACKING_FACTORS]
-    return min(tried, key=lambda run: _rank(run[0]))
-
-
 def _rank(row: Row) -> tuple[bool, float]:
+    """Order the tries of ``tuned-tracking``: the cheapest that keeps :data:`LIMIT`, else the fastest."""
     kept = row.routine.p95 <= LIMIT and not row.unfinished
     return not kept, row.cost_ratio if kept else row.routine.p95
 

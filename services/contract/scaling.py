@@ -252,7 +252,7 @@ DECOMPRESS: Final = Policy(
 """Default of the decompress stage (Fargate tasks)."""
 
 RECON: Final = Policy(
-    max_workers=20, target_seconds=630.0, scan_seconds=90.0, boot_seconds=300.0,
+    max_workers=20, target_seconds=645.0, scan_seconds=90.0, boot_seconds=300.0,
     scale_in_cooldown_seconds=300.0, coming_weight=1.0,
 )  # fmt: skip
 """Default of the reconstruct stage (Batch jobs on GPU machines)."""
