@@ -1,0 +1,160 @@
+"""Choosing by hold-out: which kernel and ridge, and whether the network is worth having.
+
+Part of the calibration equations (blocks along the readout) is held back; each candidate, fitted without
+them, predicts them. Errors count by how often gaps of that signal power are to be filled
+(:mod:`.importance`); gaps weaker than any calibration equation count with the candidate's noise gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .equations import held_back, local_power, normal_equations, solve, weigh
+from .grappa import RIDGES, SHAPES, GrappaWeights, Kernel, Predictor
+from .importance import importance
+from .lines import calibration, positions
+from .network import middle_lines
+from .train import Problem, train
+
+KERNEL_FOLDS = (0, 2)
+NETWORK_FOLD = 0
+MAX_SLICES = 4
+_WIDE_POSITIONS = 17
+_WIDE_EQUATIONS = 10
+MARGIN = 0.03
+"""``auto`` takes the network only where its predicted error energy is lower by this share: 0.13 dB."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Measures predictors on the held-back equations of one fold.
+
+    Attributes
+    ----------
+    problem
+        The slices to measure on.
+    fold
+        Which readout blocks were held back.
+    noise_variance
+        Variance of a complex k-space sample; 1 after prewhitening.
+    widest
+        Lattice lines of the largest kernel that is compared.
+    """
+
+    problem: Problem
+    fold: int
+    noise_variance: float
+    widest: int = 2
+
+    def error(self, predictor: Predictor) -> float:
+        """Return the predicted error energy of the filled lines over their signal energy."""
+        acs, r = self.problem.acs, self.problem.lines.r
+        # Kernels of all sizes are judged on the same equations.
+        cut = (max(self.widest, predictor.by) - predictor.by) // 2 * r
+        sources, targets = calibration(acs[:, :, cut : acs.shape[2] - cut], r, predictor.by)
+        half = max(predictor.half, 4)
+        n_kx = acs.shape[3]
+        side = half - predictor.half
+        power = local_power(middle_lines(sources, predictor.by))[..., half : n_kx - half]
+        held = held_back(n_kx, self.fold, acs.device)[half : n_kx - half].expand_as(power)
+        missing = self.problem.missing_power()
+        # Half way between counting gaps and counting their signal energy: chosen on real scans (docs).
+        weights = importance(power, held, missing) * power.sqrt()
+        weights = weights / weights.sum().clamp_min(torch.finfo(torch.float32).tiny)
+        targets = targets[..., half : n_kx - half]
+        predicted = predictor.predict(sources[..., side : n_kx - side])
+        error = float(((predicted - targets).abs().square().mean(dim=1) * weights).sum())
+        signal = float((targets.abs().square().mean(dim=1) * weights).sum())
+        if bool(held.any()):
+            weakest = power[held].min()
+            below = float((missing < weakest).float().mean())
+            noise = self.noise_variance * (1 + self.noise_gain(predictor, sources))
+            error = (1 - below) * error + below * min(noise, error)
+            signal = (1 - below) * signal + below * min(self.noise_variance + float(weakest), signal)
+        return error / max(signal, 1e-300)
+
+    def noise_gain(self, predictor: Predictor, sources: Tensor) -> float:
+        """Return the mean noise variance of a predicted sample over that of an acquired one.
+
+        For a network it is that of small noise on the weakest row of calibration lines.
+        """
+        if isinstance(predictor, GrappaWeights):
+            return float(predictor.weights.abs().square().sum(dim=2).mean())
+        row = sources[:, :, :1]
+        generator = torch.Generator().manual_seed(0)
+        scale = self.noise_variance**0.5 or 1.0
+        noise = torch.randn(*row.shape, generator=generator, dtype=torch.complex64).to(row.device) * scale
+        moved = predictor.predict(row + noise) - predictor.predict(row)
+        return float(moved.abs().square().mean()) / scale**2
+
+
+def choose_kernel(problem: Problem, noise_variance: float) -> tuple[Kernel, dict[str, float]]:
+    """Return the kernel with the least hold-out error, and the errors of all.
+
+    Kernels of four lines are candidates only where the calibration lines are many: blocks along the readout
+    do not show what a kernel does beyond the lines it was fitted on.
+    """
+    some = problem.slices(spread(problem.kspace.shape[0], MAX_SLICES))
+    shapes = [shape for shape in SHAPES if _fits(some, *shape)] or [SHAPES[0]]
+    widest = max(by for by, _ in shapes)
+    errors: dict[Kernel, float] = {}
+    for fold in KERNEL_FOLDS:
+        judge = Judge(some, fold, noise_variance, widest)
+        keep = ~held_back(some.acs.shape[3], fold, some.acs.device)[None, None]
+        region = weigh(some.acs, some.lines.r, keep)
+        for by, bx in shapes:
+            gram, cross = normal_equations(region, by, bx)
+            for ridge in RIDGES:
+                kernel = Kernel(by, bx, ridge)
+                error = judge.error(GrappaWeights(kernel, solve(gram, cross, ridge)))
+                errors[kernel] = errors.get(kernel, 0.0) + error / len(KERNEL_FOLDS)
+    best = min(errors, key=lambda kernel: errors[kernel])
+    return best, {str(kernel): error for kernel, error in errors.items()}
+
+
+def _fits(problem: Problem, by: int, bx: int) -> bool:
+    _, n_coil, n_line, n_kx = problem.acs.shape
+    count = positions(n_line, problem.lines.r, by)
+    if by == 2:
+        return n_kx >= 4 * bx
+    return count >= _WIDE_POSITIONS and count * (n_kx - bx + 1) >= _WIDE_EQUATIONS * n_coil * by * bx
+
+
+def compare(problem: Problem, kernel: Kernel, seed: int, noise_variance: float) -> dict[str, float]:
+    """Return the hold-out errors of GRAPPA with ``kernel`` and of the network, on the same equations."""
+    some = problem.slices(spread(problem.kspace.shape[0], MAX_SLICES))
+    judge = Judge(some, NETWORK_FOLD, noise_variance)
+    keep = ~held_back(some.acs.shape[3], NETWORK_FOLD, some.acs.device)[None, None]
+    region = weigh(some.acs, some.lines.r, keep)
+    grappa = GrappaWeights(kernel, solve(*normal_equations(region, kernel.by, kernel.bx), kernel.ridge))
+    seeds = [seed + index for index in range(some.kspace.shape[0])]
+    network, _ = train(some, kernel, seeds, fold=NETWORK_FOLD)
+    return {"grappa": judge.error(grappa), "raki": judge.error(network)}
+
+
+def spread(n: int, most: int) -> Sequence[int]:
+    """Return at most ``most`` of ``n`` indices, evenly spread over the middle."""
+    if n <= most:
+        return range(n)
+    return [(2 * index + 1) * n // (2 * most) for index in range(most)]
+
+
+def noise_variance(problem: Problem) -> float:
+    """Estimate the variance of a complex sample where the data were not whitened.
+
+    The median power over the outermost tenth of the acquired lattice lines and of the readout: what signal
+    is left there only makes the estimate larger.
+    """
+    lattice = problem.kspace[:, :, problem.lines.offset :: problem.lines.r]
+    power = lattice.abs().square()
+    edge_x, edge_y = max(1, power.shape[3] // 20), max(1, power.shape[2] // 20)
+    corners = torch.cat(
+        [power[:, :, rows][..., columns].flatten() for rows in (slice(0, edge_y), slice(-edge_y, None))
+         for columns in (slice(0, edge_x), slice(-edge_x, None))]
+    )  # fmt: skip
+    acquired = corners[corners > 0]
+    return float(acquired.median()) / 0.6931471805599453 if acquired.numel() else 0.0
