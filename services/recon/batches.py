@@ -13,7 +13,7 @@ from ..contract.codes import Code, PermanentError
 from ..kspace.file import KSpaceReader
 from ..kspace.sampling import SamplingPattern, detect
 
-CPU_BYTES = 256 * 1024**2
+CPU_BYTES = 128 * 1024**2
 """k-space of one batch on a CPU; interpolation and images need several times that on top."""
 CUDA_SHARE = 1 / 16
 """Share of a CUDA device's free memory that the k-space of one batch may take."""

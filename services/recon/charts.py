@@ -15,7 +15,7 @@ def bars(values: Mapping[str, float], chosen: str, unit: str = "") -> str:
     if not known:
         return ""
     peak = max(known.values()) or 1.0
-    row, left, width = 30, 104, 380
+    row, left, width = 30, 92, 230
     parts = []
     for n, (name, value) in enumerate(known.items()):
         y = n * row
@@ -26,7 +26,7 @@ def bars(values: Mapping[str, float], chosen: str, unit: str = "") -> str:
             f'<rect x="{left}" y="{y + 6}" width="{length:.1f}" height="18" rx="3" class="{kind}"/>'
             f'<text x="{left + length + 8:.1f}" y="{y + 19}" class="value">{value:.4g}{_escape(unit)}</text>'
         )
-    return _svg(left + width + 90, len(known) * row, "".join(parts), "Hold-out error of each candidate")
+    return _svg(left + width + 78, len(known) * row, "".join(parts), "Hold-out error of each candidate")
 
 
 def curve(losses: Sequence[float], label: str) -> str:
@@ -34,7 +34,7 @@ def curve(losses: Sequence[float], label: str) -> str:
     values = [float(v) for v in losses if math.isfinite(v) and v > 0]
     if len(values) < 2:
         return ""
-    left, top, width, height = 60, 14, 470, 150
+    left, top, width, height = 46, 12, 344, 130
     low, high = math.log10(min(values)), math.log10(max(values))
     span = (high - low) or 1.0
 
@@ -49,7 +49,7 @@ def curve(losses: Sequence[float], label: str) -> str:
         y, value = top + share * height, 10 ** (high - share * span)
         ticks.append(
             f'<line x1="{left}" x2="{left + width}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>'
-            f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end" class="tick">{value:.2g}</text>'
+            f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end" class="tick">{value:.3g}</text>'
         )
     base = top + height + 18
     body = (

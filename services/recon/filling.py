@@ -57,7 +57,7 @@ class Filler:
         ``number`` counts the first of these slices among all of the scan: a network's first weights are the
         slice's own however slices are batched.
         """
-        wanted = self.method or self.profile.method
+        wanted = self.method or Method(self.profile.method)
         if wanted is Method.ESPIRIT and not pattern.fully_sampled:
             done = self._espirit(kspace, pattern, acs)
         else:

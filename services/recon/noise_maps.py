@@ -19,9 +19,10 @@ from ..contract.progress import Progress
 from ..kspace.sampling import SamplingPattern
 from ..raki import combine, gfactor
 from ..raki.interpolate import Interpolation
+from .coil_combination import adaptive
 from .image_grid import ImageGrid
 
-CPU_BYTES = 256 * 1024**2
+CPU_BYTES = 128 * 1024**2
 """k-space whose noise is measured on a CPU; on a GPU all of image 0 is."""
 _OUTER = 0.1
 """Share of the readout, on both sides, from which noise is estimated where it was not measured."""
@@ -75,7 +76,7 @@ def measure(
     """
     filled = interpolation.kspace
     assert isinstance(filled, Tensor)
-    csm = combine.adaptive(combine.kspace_to_image(filled, (-3, -2, -1))).csm
+    csm = adaptive(combine.kspace_to_image(filled, (-3, -2, -1))).csm
     maps = gfactor.pseudo_replicas(
         interpolation, kspace, pattern, csm, noise_std=1.0 if whitened else estimated_noise(kspace, pattern),
         replicas=max(replicas, gfactor.MIN_REPLICAS), seed=seed, progress=progress,

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from ..kspace.sampling import SamplingPattern
 from . import charts, preview
 from .facts import Facts
-from .volume import n_planes, orientation_letters
+from .quality import object_mask
+from .volume import n_planes, orientation_letters, plane_name
 
 _MOST_TILES = 30
 _MOST_IMAGES = 12
@@ -61,7 +62,7 @@ def write(
         headline=_headline(facts, record, pattern),
         montage=_montage(facts, pictures),
         others=_others(facts, pictures),
-        gmap=_g_map(facts, pictures),
+        gmap=_g_map(facts, pictures, record["quality"] or {}),
         quality=_quality(record["quality"] or {}),
         bars=_safe(charts.bars(_known(record["holdout_errors"]), record["method"])),
         curve=_safe(charts.curve(losses, "step")),
@@ -147,17 +148,28 @@ def _others(facts: Facts, pictures: Pictures) -> list[dict[str, str]]:
     return made
 
 
-def _g_map(facts: Facts, pictures: Pictures) -> dict[str, Any] | None:
+def _g_map(facts: Facts, pictures: Pictures, quality: dict[str, Any]) -> dict[str, Any] | None:
     values = pictures.g_factor
-    if values is None or not np.isfinite(values).any():
+    if values is None:
         return None
-    top = max(1.5, math.ceil(float(np.nanpercentile(values, 99.5)) * 2) / 2)
+    values = np.where(object_mask(pictures.volume), values, np.nan)
+    if not np.isfinite(values).any():
+        return None
+    made = np.flatnonzero(np.isfinite(values).any(axis=(1, 2)))
+    values = values[made]
+    top = max(1.5, math.ceil(float(np.nanpercentile(values, 99)) * 4) / 4)
     low = min(1.0, math.floor(float(np.nanpercentile(values, 1)) * 4) / 4)
     planes = len(preview.chosen_planes(values.shape[0], _MOST_MAPS))
     longest = 420 if planes <= 2 else 300
     sheet = preview.map_montage(values, facts.geometry, (low, top), longest=longest, most=_MOST_MAPS)
     middle = (low + top) / 2
-    return {"src": _png(sheet), "low": number(low), "middle": number(middle), "high": f"≥ {number(top)}"}
+    told = f"{quality.get('g_factor_replicas', '')} noise replicas, noise {quality.get('noise', '')}"
+    if len(made) < n_planes(facts.geometry):
+        told += f"; made for {len(made)} of {n_planes(facts.geometry)} planes"
+    return {
+        "src": _png(sheet), "low": number(low), "middle": number(middle), "high": f"≥ {number(top)}",
+        "told": told,
+    }  # fmt: skip
 
 
 _QUALITY_WORDS = {
@@ -167,19 +179,16 @@ _QUALITY_WORDS = {
     "interpolated_energy": ("Interpolated energy", "share of k-space energy not measured"),
     "g_factor_mean": ("g-factor, mean", "noise amplification over the object"),
     "g_factor_p95": ("g-factor, 95th percentile", "one voxel in twenty is noisier"),
-    "g_factor_replicas": ("Replicas", "noise realisations behind the maps"),
-    "g_factor_planes": ("Planes with maps", "replicas of every plane would take too long on a CPU"),
     "snr_median": ("SNR, median", "magnitude over its standard deviation"),
-    "noise": ("Noise", "where its scale comes from"),
     "espirit_residual": ("Model misfit", "acquired samples not explained by the maps"),
 }
 
 
 def _quality(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
     rows = []
-    for key, value in figures.items():
-        name, meaning = _QUALITY_WORDS.get(key, (key.replace("_", " "), ""))
-        rows.append((name, number(value), meaning))
+    for key, (name, meaning) in _QUALITY_WORDS.items():
+        if key in figures:
+            rows.append((name, number(figures[key]), meaning))
     return rows
 
 
@@ -189,7 +198,7 @@ def _geometry(facts: Facts) -> list[tuple[str, str]]:
     fz, fy, fx = geometry.recon_fov_mm
     grid = " × ".join(str(n) for n in reversed(geometry.matrix))
     told = [
-        ("Orientation", facts_plane(facts)),
+        ("Orientation", plane_name(facts.geometry)),
         (
             "Field of view",
             f"{number(fx)} × {number(fy)}" + (f" × {number(fz)}" if geometry.is_3d else "") + " mm",
@@ -215,13 +224,6 @@ def _geometry(facts: Facts) -> list[tuple[str, str]]:
     return told
 
 
-def facts_plane(facts: Facts) -> str:
-    """Return the plane's name for the page."""
-    from .volume import plane_name
-
-    return plane_name(facts.geometry)
-
-
 def _step(step: dict[str, Any]) -> tuple[str, str]:
     details = ", ".join(
         f"{key.replace('_', ' ')} {_words(value)}"
@@ -241,7 +243,8 @@ def _words(value: Any) -> str:
 
 def _seconds(seconds: dict[str, float]) -> list[tuple[str, str, float]]:
     peak = max([*seconds.values(), 1e-9])
-    return [(name.replace("_", " "), number(value), 100 * value / peak) for name, value in seconds.items()]
+    told = [(name.replace("_", " "), value) for name, value in seconds.items() if value >= 0.005]
+    return [(name, f"{value:.2f}", 100 * value / peak) for name, value in told]
 
 
 def _known(errors: dict[str, float | None] | None) -> dict[str, float]:

@@ -25,7 +25,7 @@ from ..kspace.sampling import SamplingPattern
 from ..raki import combine
 from ..raki.gfactor import MIN_REPLICAS
 from ..raki.interpolate import Interpolation
-from . import dicom, hdf5, nifti, noise_maps, partial_fourier, preview, quality, report
+from . import coil_combination, dicom, hdf5, nifti, noise_maps, partial_fourier, preview, quality, report
 from .batches import Batch, Plan
 from .facts import Facts, acquisition
 from .filling import Filler
@@ -102,6 +102,14 @@ def choose_device(name: str) -> torch.device:
     raise PermanentError(
         Code.BAD_SETTINGS, "There is no device of that name here: take auto, cpu or, with a GPU, cuda."
     )
+
+
+def _timeless(record: dict[str, Any]) -> dict[str, Any]:
+    """Return ``record`` without what differs from run to run."""
+    network = record["network"]
+    if network is not None:
+        network = {name: value for name, value in network.items() if name != "seconds"}
+    return {**{name: value for name, value in record.items() if name != "seconds"}, "network": network}
 
 
 @dataclass
@@ -229,7 +237,7 @@ class _Run:
 
     def _combine(self, coils: Tensor) -> tuple[NDArray[np.float32], NDArray[np.complex64]]:
         """Return magnitude and complex combination ``(slice, z, y, x)`` of ``(slice, coil, z, y, x)``."""
-        combined = combine.adaptive(coils).image
+        combined = coil_combination.adaptive(coils).image
         magnitude = combine.rss(coils) if self.profile.combine == "rss" else combined.abs()
         return magnitude.cpu().numpy(), combined.cpu().numpy()
 
@@ -336,7 +344,7 @@ class _Run:
         n = images.n_images
         with self.watch.time("write"):
             self.progress("write", 0.1, "HDF5")
-            images.describe(facts, {k: v for k, v in record.items() if k != "seconds"})
+            images.describe(facts, _timeless(record))
             self.progress("write", 0.2, "NIfTI")
             volumes = (images.volume(image) for image in range(n))
             nifti.write(self.out / "image.nii.gz", self.geometry, volumes, n)

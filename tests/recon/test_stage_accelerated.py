@@ -1,0 +1,237 @@
+"""Undersampled scans through the stage: the method told and why, and that batches do not matter."""
+
+import json
+
+import h5py
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from recon_cases import SCAN_ID, scan_file
+from test_stage import all_lines, phantom, plain_rss, run
+
+from mrirecon.contract.codes import PermanentError
+from mrirecon.contract.profiles import Profile, profile
+from mrirecon.contract.record import dumps, schema
+from mrirecon.raki import combine
+from mrirecon.recon import batches, coil_combination, noise_maps, stage
+
+
+def thinned(kspace, r=2, acs=16):
+    mask = np.zeros_like(all_lines(kspace))
+    mask[..., ::r] = True
+    ny = mask.shape[-1]
+    mask[..., ny // 2 - acs // 2 : ny // 2 + acs // 2] = True
+    return mask
+
+
+def error(folder, truth):
+    with h5py.File(folder / "image.h5") as file:
+        return float(np.linalg.norm(file["image"] - truth) / np.linalg.norm(truth))
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory):
+    kspace = phantom(n_slice=3, n_coil=6, ny=56, nx=48)
+    path = scan_file(tmp_path_factory.mktemp("scan") / "k.h5", kspace, thinned(kspace))
+    return path, plain_rss(kspace)
+
+
+@pytest.fixture(scope="module")
+def auto(scan, tmp_path_factory):
+    out = tmp_path_factory.mktemp("auto") / "out"
+    return out, run(scan[0], out, profile())
+
+
+def test_auto_says_what_it_took_and_why(auto):
+    _, record = auto
+    assert record["method"] in {"grappa", "raki"}
+    assert set(record["holdout_errors"]) == {"grappa", "raki"}
+    assert all(0 < value < 1 for value in record["holdout_errors"].values())
+    assert "GRAPPA" in record["method_reason"]
+    assert (record["network"] is not None) == (record["method"] == "raki")
+    assert record["acceleration"] == {"ky": 2, "kz": 1, "caipi_shift": 0}
+    assert record["acs_lines"] >= 16
+    assert any(step["step"] == "interpolation" for step in record["preprocessing"])
+
+
+def test_the_quality_maps_lie_beside_the_image(auto):
+    out, record = auto
+    with h5py.File(out / "image.h5") as file:
+        g_factor, noise = file["maps/g_factor"][()], file["maps/noise_sd"][()]
+        assert g_factor.shape == noise.shape == file["image"].shape[1:]
+    assert np.isfinite(g_factor).all()
+    assert 0.5 < record["quality"]["g_factor_mean"] < 4
+    assert record["quality"]["g_factor_replicas"] == 50
+    assert record["quality"]["noise"] == "measured"
+    assert record["quality"]["snr_median"] > 1
+
+
+def test_a_network_proves_that_it_was_trained(scan, tmp_path):
+    record = run(
+        scan[0], tmp_path / "out", Profile(name="test", version=1, method="raki", g_factor_replicas=0)
+    )
+    network = record["network"]
+    assert network["steps"] > 0
+    assert network["loss"][-1] < network["loss"][0]
+    assert network["networks"] == 3
+    assert len(network["weights_sha256"]) == 64
+    page = (tmp_path / "out/report.html").read_text()
+    assert network["weights_sha256"] in page
+    assert "polyline" in page
+
+
+@pytest.mark.parametrize("method", ["grappa", "raki"])
+def test_slices_may_be_batched_as_memory_wants(scan, tmp_path, monkeypatch, method):
+    chosen = Profile(name="test", version=1, method=method, g_factor_replicas=0)
+    together = run(scan[0], tmp_path / "together", chosen)
+    monkeypatch.setattr(batches, "CPU_BYTES", 1)
+    apart = run(scan[0], tmp_path / "apart", chosen)
+    one, other = error(tmp_path / "together", scan[1]), error(tmp_path / "apart", scan[1])
+    assert one == pytest.approx(other, rel=0.1)  # the kernel is chosen on other slices
+    if method == "raki":
+        assert apart["network"]["networks"] == together["network"]["networks"] == 3
+        assert len(apart["network"]["kept_step"]) == 3
+
+
+def test_filled_is_better_than_empty_and_a_rerun_the_same(scan, tmp_path):
+    errors = {}
+    for method in ("zero-filled", "grappa", "raki", "espirit"):
+        chosen = Profile(name="test", version=1, method=method, g_factor_replicas=0)
+        record = run(scan[0], tmp_path / method, chosen)
+        assert record["method"] == method
+        errors[method] = error(tmp_path / method, scan[1])
+    for method in ("grappa", "raki", "espirit"):
+        assert errors[method] < 0.5 * errors["zero-filled"], errors
+    run(scan[0], tmp_path / "again", Profile(name="test", version=1, method="raki", g_factor_replicas=0))
+    for name in ("image.h5", "image.nii.gz", "dicom/001_0002.dcm"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "raki" / name).read_bytes(), name
+
+
+def test_calibration_acquired_apart(tmp_path):
+    kspace = phantom(n_slice=2, n_coil=6, ny=56, nx=48)
+    mask = np.zeros_like(all_lines(kspace))
+    mask[..., ::2] = True
+    bare = scan_file(tmp_path / "bare.h5", kspace, mask)
+    chosen = Profile(name="test", version=1, method="grappa", g_factor_replicas=0)
+    with pytest.raises(PermanentError, match="too_few_acs"):
+        run(bare, tmp_path / "refused", chosen)
+    acs = 0.5 * kspace[:, :, :, :, 16:40]  # another receiver gain, and padded to a matrix of its own
+    padded = np.zeros((*acs.shape[:4], 32, 48), np.complex64)
+    padded[:, :, :, :, 4:28] = acs
+    lines = np.zeros((1, 2, 1, 32), bool)
+    lines[..., 4:28] = True
+    path = scan_file(tmp_path / "k.h5", kspace, mask, acs=(padded, lines))
+    record = run(path, tmp_path / "out", chosen)
+    assert record["acs_lines"] == 24
+    assert record["sampling"]["acs_separate"]
+    zero = run(path, tmp_path / "zero", Profile(name="test", version=1, method="zero-filled"))
+    assert zero["method"] == "zero-filled"
+    assert error(tmp_path / "out", plain_rss(kspace)) < 0.5 * error(tmp_path / "zero", plain_rss(kspace))
+
+
+def test_images_with_sampling_of_their_own(tmp_path):
+    """As in interleaved dynamic scans: each repetition starts at another line."""
+    kspace = phantom(n_image=2, n_slice=1, n_coil=6, ny=56, nx=48)
+    mask = thinned(kspace)
+    mask[1, ..., ::2], mask[1, ..., 1::2] = thinned(kspace, r=60)[1, ..., ::2], True
+    mask[1, ..., 0] = False
+    path = scan_file(tmp_path / "k.h5", kspace, mask)
+    record = run(
+        path, tmp_path / "out", Profile(name="test", version=1, method="grappa", g_factor_replicas=0)
+    )
+    assert any("2 different sampling patterns" in warning for warning in record["warnings"])
+    truth = plain_rss(kspace)
+    with h5py.File(tmp_path / "out/image.h5") as file:
+        for image in range(2):
+            assert np.linalg.norm(file["image"][image] - truth[image]) < 0.15 * np.linalg.norm(truth[image])
+
+
+def test_noise_that_was_not_measured_is_estimated_and_said(tmp_path):
+    kspace = 7e-4 * phantom(n_slice=1, n_coil=6, ny=56, nx=48)
+    path = scan_file(tmp_path / "k.h5", kspace, thinned(kspace), whitened=False)
+    record = run(path, tmp_path / "out", Profile(name="test", version=1, method="grappa"))
+    assert record["quality"]["noise"] == "assumed white"
+    assert "snr_median" not in record["quality"]
+    assert 0.5 < record["quality"]["g_factor_mean"] < 4
+
+
+def test_estimated_noise_is_that_of_the_samples():
+    noise = 3.0 * torch.randn(
+        2, 4, 1, 64, 64, dtype=torch.complex64, generator=torch.Generator().manual_seed(1)
+    )
+    from mrirecon.kspace.sampling import detect
+
+    assert noise_maps.estimated_noise(noise, detect(np.ones((1, 64), bool))) == pytest.approx(3.0, rel=0.03)
+
+
+def test_many_coils_combine_as_all_of_them_would():
+    rng = np.random.default_rng(0)
+    y, x = np.meshgrid(np.linspace(-1, 1, 40), np.linspace(-1, 1, 36), indexing="ij")
+    maps = np.stack(
+        [np.exp(-((y - np.cos(a)) ** 2 + (x - np.sin(a)) ** 2)) * np.exp(1j * a) for a in range(24)]
+    )
+    noise = rng.normal(size=maps.shape) + 1j * rng.normal(size=maps.shape)
+    images = torch.from_numpy((20 * maps * (1 + y * x) + noise).astype(np.complex64))[None, :, None]
+    few, all_ = coil_combination.adaptive(images), combine.adaptive(images)
+    torch.testing.assert_close(few.image.abs(), all_.image.abs(), rtol=0.05, atol=1.0)
+    norms = torch.linalg.vector_norm(few.csm, dim=1)
+    torch.testing.assert_close(norms, torch.ones_like(norms), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close((few.csm.conj() * images).sum(1), few.image, rtol=1e-3, atol=1e-2)
+
+
+def test_accelerated_partial_fourier_is_interpolated_first(tmp_path):
+    kspace = phantom(n_slice=1, n_coil=6, ny=64, nx=48, noise=0.005)
+    mask = thinned(kspace, acs=20)
+    mask[..., 46:] = False
+    path = scan_file(tmp_path / "k.h5", kspace, mask, kx_range=(0, 48))
+    truth = plain_rss(kspace)
+    for name, fill in (("filled", "pocs"), ("empty", "zero-fill")):
+        chosen = Profile(name="test", version=1, method="grappa", g_factor_replicas=0, partial_fourier=fill)
+        record = run(path, tmp_path / name, chosen)
+        steps = [step["step"] for step in record["preprocessing"]]
+        assert steps.index("interpolation") < steps.index("partial fourier")
+    assert error(tmp_path / "filled", truth) < 0.7 * error(tmp_path / "empty", truth)
+
+
+@pytest.mark.slow
+def test_a_large_set_takes_at_most_three_times_its_size(tmp_path):
+    """240 MB of k-space in a process of its own; what the libraries take is measured and left out."""
+    import subprocess
+    import sys
+
+    shape = (1, 30, 8, 1, 256, 256)
+    rng = np.random.default_rng(0)
+    base = (rng.normal(size=shape[2:]) + 1j * rng.normal(size=shape[2:])).astype(np.complex64)
+    kspace = np.broadcast_to(base, shape)
+    size = int(np.prod(shape)) * 8
+    path = scan_file(tmp_path / "k.h5", kspace, thinned(kspace, 2, 24))
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from mrirecon.recon import stage, report, espirit\n"
+        "from mrirecon.contract.profiles import profile\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "stage.reconstruct(Path(sys.argv[1]), Path(sys.argv[2]), scan_id='0' * 16, profile=profile('fast'))\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path, tmp_path / "out"], check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout) < 3 * size + 1024**3  # and the interpolation's working memory, which is fixed
+
+
+@pytest.mark.gpu
+def test_a_gpu_makes_the_same_images(scan, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    for method in ("grappa", "raki"):
+        chosen = Profile(name="test", version=1, method=method)
+        for device in ("cpu", "cuda"):
+            record = stage.reconstruct(
+                scan[0], tmp_path / method / device, scan_id=SCAN_ID, profile=chosen, device=device
+            )
+            jsonschema.validate(json.loads(dumps(record)), schema())
+        with h5py.File(tmp_path / method / "cpu/image.h5") as cpu:
+            truth = cpu["image"][()]
+        assert error(tmp_path / method / "cuda", truth) < (1e-4 if method == "grappa" else 0.02)
