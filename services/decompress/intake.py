@@ -31,6 +31,7 @@ _UNFINISHED_LOOKS_LIKE = frozenset(
         Code.CHANNEL_MISMATCH, Code.INDEX_RANGE, Code.INCOMPLETE_KSPACE, Code.GEOMETRY,
     }
 )  # fmt: skip
+_HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".mrd"})
 _FLAT = frozenset({RawKind.CFL, RawKind.FASTMRI})
 
 
@@ -86,7 +87,7 @@ def open_archive(descriptor: int, work_dir: Path, tools: Tools) -> Opened:
     raw = [entry for entry in walked.entries if not entry.is_settings]
     with _told_from_unfinished(walked):
         kinds = _kinds(raw, limits)
-    _refuse_what_is_no_scan(kinds)
+    _refuse_what_is_no_scan(kinds, raw)
     members = [
         Member(number, entry.size, kind, entry.open, entry.path, entry.stem, work_dir)
         for number, (entry, kind) in enumerate(
@@ -136,7 +137,7 @@ def _bounded_time(seconds: int) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _refuse_what_is_no_scan(kinds: list[Kind]) -> None:
+def _refuse_what_is_no_scan(kinds: list[Kind], entries: list[RawEntry]) -> None:
     if Other.ARCHIVE in kinds:
         raise PermanentError(
             Code.NESTED_ARCHIVE,
@@ -156,6 +157,12 @@ def _refuse_what_is_no_scan(kinds: list[Kind]) -> None:
             Code.H5_SCHEMA,
             "An HDF5 file holds neither an ISMRMRD measurement (a group with xml and data) nor fastMRI's "
             "kspace. Export the scan as one of these.",
+        )
+    if any(entry.size and entry.suffix in _HDF5_SUFFIXES for entry in entries):
+        raise PermanentError(
+            Code.H5_CORRUPT,
+            "A file of the archive is called HDF5 and is none: its first bytes are damaged. "
+            "Export and send the scan again.",
         )
     raise PermanentError(
         Code.NO_RAW_DATA,

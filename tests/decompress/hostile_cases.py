@@ -602,6 +602,8 @@ case("h5_truncated_userblock", Code.TRUNCATED, lambda: one(mrd(userblock=512)[:-
 case("h5_short", Code.TRUNCATED, lambda: one(GOOD[:60]))
 case("h5_signature_only", Code.H5_CORRUPT, lambda: one(GOOD[:8] + b"\xff" * 3000))
 case("h5_root_spoiled", Code.H5_CORRUPT, lambda: one(GOOD[:96] + b"\xa5" * 3000 + GOOD[3096:]))
+case("h5_no_signature", Code.H5_CORRUPT, lambda: one(flipped(GOOD, 3)))
+case("h5_garbage", Code.H5_CORRUPT, lambda: one(np.random.default_rng(6).bytes(5000)))
 case("h5_vlen_length", Code.H5_CORRUPT, lambda: one(_vlen_length()))
 case("h5_unknown", Code.H5_SCHEMA, lambda: one(h5_with(lambda h5: h5.__setitem__("x", 1))))
 case("h5_no_data", Code.H5_SCHEMA, lambda: one(mrd(lambda h5: h5["dataset"].__delitem__("data"))))

@@ -11,6 +11,7 @@ from pathlib import Path
 from mrirecon.contract.codes import MrireconError
 from mrirecon.decompress import h5gate
 from mrirecon.decompress.archive import walk
+from mrirecon.decompress.compression import compression_of
 from mrirecon.decompress.limits import KIB, MIB, Limits
 from mrirecon.decompress.sniff import of_hdf5, sniff
 
@@ -64,6 +65,8 @@ def gate_hdf5(data: bytes) -> str:
 
 def mended(data: bytes) -> bytes:
     """Return ``data`` with the checksum of every tar header set right, so that what follows is reached."""
+    if compression_of(data) is not None:
+        return data
     out = bytearray(data)
     at = 0
     while at + _BLOCK <= len(out):
