@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from mrirecon.contract.scaling import Policy, PolicyError
+from mrirecon.contract.scaling import DECOMPRESS, RECON, RECON_IDLE_SECONDS, Policy, PolicyError
 
 from .config_parts import (
     Control,
@@ -67,7 +67,7 @@ class Decompress(_Frozen):
     price_per_hour: float | None = Field(
         default=None, gt=0, description="US dollars an hour of a worker, for the cost of a scan; or nothing"
     )
-    scaling: ScalingPolicy = Field(default_factory=Policy, description="a scaling policy")
+    scaling: ScalingPolicy = Field(default=DECOMPRESS, description="a scaling policy")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -93,14 +93,16 @@ class Recon(_Frozen):
         default=14, ge=4, le=512, description="memory of a worker, below the machine's nominal"
     )
     disk_gib: int = Field(default=100, ge=50, le=1000, description="root disk of a machine in GiB")
-    times: WorkerTimes = Field(default_factory=lambda: WorkerTimes(idle_seconds=300, lifetime_seconds=14400))
+    times: WorkerTimes = Field(
+        default_factory=lambda: WorkerTimes(idle_seconds=int(RECON_IDLE_SECONDS), lifetime_seconds=14400)
+    )
     runnable_minutes: int = Field(
         default=30, ge=10, le=1440, description="minutes after which a job that cannot be placed is cancelled"
     )
     price_per_hour: float | None = Field(
         default=None, gt=0, description="US dollars an hour of a worker, for the cost of a scan; or nothing"
     )
-    scaling: ScalingPolicy = Field(default_factory=Policy, description="a scaling policy")
+    scaling: ScalingPolicy = Field(default=RECON, description="a scaling policy")
 
     @model_validator(mode="after")
     def _ends(self) -> Self:

@@ -76,11 +76,12 @@ class Control(Construct):
 
     def _function(
         self, name: str, asset: str, description: str, values: dict[str, str], timeout: Duration,
-        dead_letters: sqs.IQueue | None,
+        dead_letters: sqs.IQueue | None, concurrency: int | None = 1,
     ) -> PipelineFunction:  # fmt: skip
         made = PipelineFunction(
             self, name, env=self._env, network=self._network, log_key=self._log_key, asset=asset,
             description=description, variables=values, timeout=timeout, dead_letters=dead_letters,
+            concurrency=concurrency,
         )  # fmt: skip
         grants.use_keys(made.role, [self._data.message_key])
         return made
@@ -144,6 +145,9 @@ class Control(Construct):
                 variables.LEDGER_TABLE: data.ledger.table_name,
             },
             REFRESH_TIMEOUT, None,
+            # With fewer reserved than the event source may use (2 at least), SQS's pollers are throttled, and
+            # each time counts as a receive.
+            concurrency=EVENT_SOURCE_CONCURRENCY,
         )  # fmt: skip
         grants.queues(made.role, "TakePublications", [data.refresh], grants.CONSUME)
         grants.ledger(made.role, data.ledger)
@@ -156,6 +160,7 @@ class Control(Construct):
                 batch_size=1000 if env.control.refresh_window_seconds else 10,
                 max_batching_window=Duration.seconds(env.control.refresh_window_seconds),
                 report_batch_item_failures=True,
+                max_concurrency=EVENT_SOURCE_CONCURRENCY,
                 enabled=bool(image_shares),
             )
         )
@@ -178,6 +183,7 @@ class Control(Construct):
 
 
 REFRESH_TIMEOUT = Duration.minutes(2)
+EVENT_SOURCE_CONCURRENCY = 2
 
 
 def operators_policy(scope: Construct, name: str, *, redrive: lambda_.IFunction) -> iam.ManagedPolicy:
