@@ -87,7 +87,14 @@ def translated(what: str) -> Iterator[None]:
     boto3's own text may hold an object key, so it is dropped; its code is kept.
     """
     from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        FlexibleChecksumError,
+        HTTPClientError,
+        IncompleteReadError,
+        ResponseStreamingError,
+    )
 
     try:
         yield
@@ -98,6 +105,10 @@ def translated(what: str) -> Iterator[None]:
         code = error_code(error)
         told = f" ({code})" if code.isascii() and code.replace(".", "").isalnum() else ""
         raise RetryableError(Code.STORAGE, f"{what} {reason}{told}; it is tried again.") from None
+    except (FlexibleChecksumError, IncompleteReadError, ResponseStreamingError):
+        raise RetryableError(
+            Code.STORAGE, f"{what}: what arrived is not what was stored, by its length or checksum."
+        ) from None
     except (BotoCoreError, HTTPClientError, Boto3Error) as error:
         raise RetryableError(
             Code.STORAGE, f"{what} did not answer as it should ({type(error).__name__}); it is tried again."

@@ -25,7 +25,7 @@ from .clock import iso
 from .failpoints import Failpoints
 from .hold import HandBack, Hold, LostClaim, Wait
 from .ports import Claim, Ledger, ObjectInfo, ObjectStore, Queue, Row
-from .store import SHA256, require_free
+from .store import SHA256, ReplacedError, require_free
 from .supervisor import Supervisor
 from .trail import Trail
 
@@ -105,6 +105,11 @@ class IntakeHandler:
         except IncompleteError as error:
             trail.close("incomplete")
             self._incomplete(delivery, info, error, held, hold)
+        except ReplacedError as error:
+            # What this delivery announced is nowhere any more; what took its place is looked at at once.
+            for mine in held:
+                hold.settle(mine, State.SUPERSEDED, code=error.code.value, message=error.message)
+            raise Wait(1, counts=False) from None
         except PermanentError as error:
             trail.close("rejected", code=error.code.value)
             ident = _scan_of(held) or ident
@@ -122,6 +127,8 @@ class IntakeHandler:
             raise PermanentError(
                 Code.GONE, "The archive was removed before it was read: drop it on the share again."
             )
+        if delivery.version is None and delivery.etag != info.etag:
+            raise ReplacedError
         scan = held[0].known.get("scan_id")
         if scan and self._ended_before(str(scan), delivery, place, held[0], hold):
             return

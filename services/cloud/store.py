@@ -16,6 +16,16 @@ from ..contract.keys import DONE_TAG
 from . import aws
 from .ports import Check, ObjectInfo, never
 
+
+class ReplacedError(RetryableError):
+    """The object was replaced, in a bucket without versions, before it was read to its end."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Code.STORAGE, "The object was replaced before it was read; what is there now is read."
+        )
+
+
 _BLOCK = 4 * 1024 * 1024
 _PART = 32 * 1024 * 1024
 """S3 allows 10,000 parts: files up to 312 GiB."""
@@ -106,9 +116,9 @@ class S3Store:
         for left in reversed(range(_TRIES)):
             try:
                 return self._stream(bucket, key, path, info, check)
-            except RetryableError:
+            except RetryableError as error:
                 path.unlink(missing_ok=True)
-                if not left:
+                if not left or isinstance(error, ReplacedError):
                     raise
         raise AssertionError("unreachable")
 
@@ -291,9 +301,7 @@ def _explain(error: BaseException) -> None:
     if aws.error_code(error) == "InvalidObjectState":
         raise _archived() from None
     if aws.status(error) == 412:
-        raise RetryableError(
-            Code.STORAGE, "The archive was replaced while it was read; it is read again from its start."
-        ) from None
+        raise ReplacedError from None
     if aws.is_absent(error):
         raise PermanentError(
             Code.GONE, "The archive was removed before it was read: drop it on the share again."

@@ -318,6 +318,15 @@ class World:
             killed or self.leftovers() == []
         )  # what a killed worker leaves, the next to start there removes
 
+    def assert_done_once_and_failed(self, done, failed):
+        """These are done with one record each, those failed with none."""
+        assert sorted(key.split("/")[1] for key in self.records()) == sorted(map(scan_of, done))
+        for archive in done:
+            assert self.states_of(scan_of(archive)) == {"intake": "done", "recon": "done"}
+        for archive in failed:
+            assert self.states_of(scan_of(archive)) == {"intake": "failed"}
+        assert self.all_ended()
+
     def all_ended(self):
         return [
             item for item in self.items() if "state" in item and State(item["state"]) not in states.ENDED

@@ -78,11 +78,6 @@ def _misfortune(what, folder):
         raise ValueError("DOE^JANE said something")
     if what == "retryable":
         raise RetryableError(Code.STORAGE, "A passing fault.")
-    if what == "once":
-        marker = Path(os.environ["SMALL_STAGES_MARKER"])
-        if not marker.exists():
-            marker.touch()
-            os.abort()
     if what == "memory":
         raise MemoryError
     if what == "full":
