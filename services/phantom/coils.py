@@ -6,6 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SEGMENTS = 48
+_DISTANCE = 1.2
+"""From the axis to the loops' centres, in units of half a field of view."""
+_CONDUCTOR = 0.3
+"""Radius of the conductors: the field stays finite where a corner of the grid meets one."""
 
 
 def loop_array(
@@ -24,25 +28,39 @@ def loop_array(
 
     Returns
     -------
-    complex128 ``(coil, *x.shape)``: the transverse field ``Bx - i By`` of unit current, largest value 1.
+    complex128 ``(coil, *x.shape)``: the transverse field ``Bx - i By``, scaled so that the root sum of
+    squares at the very centre is 1.
     """
-    rings = rings if n_coils >= 8 else 1
-    points = np.stack(np.broadcast_arrays(x, y, np.full_like(x, z)), axis=-1)[..., None, :]
-    phi = np.linspace(0, 2 * np.pi, _SEGMENTS, endpoint=False)
-    fields = []
+    points = np.stack(np.broadcast_arrays(x, y, np.full_like(x, z)), axis=-1)
+    centre = np.zeros((1, 3))
+    fields, at_centre = [], []
     for coil in range(n_coils):
-        ring, at = coil % rings, coil // rings
-        per_ring = -(-n_coils // rings)
-        angle = 2 * np.pi * (at + 0.5 * (ring % 2)) / per_ring
-        outward = np.array([np.cos(angle), np.sin(angle), 0.0])
-        along = np.array([-np.sin(angle), np.cos(angle), 0.0])
-        up = np.array([0.0, 0.0, 1.0])
-        radius = 1.15 * np.sin(np.pi / max(per_ring, 3)) * 1.2
-        centre = 1.15 * outward + up * (ring - (rings - 1) / 2) * 0.7
-        wire = centre + radius * (np.cos(phi)[:, None] * along + np.sin(phi)[:, None] * up)
-        step = radius * (-np.sin(phi)[:, None] * along + np.cos(phi)[:, None] * up)
-        away = points - wire
-        field = (np.cross(step, away) / np.linalg.norm(away, axis=-1, keepdims=True) ** 3).sum(-2)
-        fields.append(field[..., 0] - 1j * field[..., 1])
-    maps = np.stack(fields)
-    return np.asarray(maps / np.abs(maps).max())
+        wire, step = _loop(coil, n_coils, rings if n_coils >= 8 else 1)
+        fields.append(_transverse(points, wire, step))
+        at_centre.append(_transverse(centre, wire, step))
+    return np.asarray(np.stack(fields) / np.linalg.norm(np.stack(at_centre)))
+
+
+def _loop(coil: int, n_coils: int, rings: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the segments ``(segment, 3)`` of one loop and their directions."""
+    phi = np.linspace(0, 2 * np.pi, _SEGMENTS, endpoint=False)
+    ring, at = coil % rings, coil // rings
+    per_ring = -(-n_coils // rings)
+    angle = 2 * np.pi * (at + 0.5 * (ring % 2)) / per_ring
+    outward = np.array([np.cos(angle), np.sin(angle), 0.0])
+    along = np.array([-np.sin(angle), np.cos(angle), 0.0])
+    up = np.array([0.0, 0.0, 1.0])
+    radius = 1.2 * _DISTANCE * np.sin(np.pi / max(per_ring, 3))
+    middle = _DISTANCE * outward + up * (ring - (rings - 1) / 2) * 0.7
+    wire = middle + radius * (np.cos(phi)[:, None] * along + np.sin(phi)[:, None] * up)
+    step = radius * (-np.sin(phi)[:, None] * along + np.cos(phi)[:, None] * up)
+    return wire, step
+
+
+def _transverse(
+    points: NDArray[np.float64], wire: NDArray[np.float64], step: NDArray[np.float64]
+) -> NDArray[np.complex128]:
+    away = points[..., None, :] - wire
+    distance = np.sqrt((away**2).sum(-1, keepdims=True) + _CONDUCTOR**2)
+    field = (np.cross(step, away) / distance**3).sum(-2)
+    return np.asarray(field[..., 0] - 1j * field[..., 1])

@@ -20,6 +20,8 @@ _FINE = 2
 """The object is drawn at this many times the acquired resolution, so that no voxel is homogeneous."""
 _COARSE = 40
 """Side of the grid on which coil fields are computed; they are smooth, and splined from there."""
+_BRAIN = 0.6
+"""Signal of the brain; the coils' root sum of squares is 1 at the centre, so its SNR is this over sigma."""
 _DWELL_US = 5.0
 _NOISE_DWELL_US = 4.0
 
@@ -103,8 +105,7 @@ def simulate(path: Path, protocol: Protocol, progress: Progress = silent) -> Non
     ny, nx = protocol.matrix
     rng = np.random.default_rng(protocol.seed)
     mixing = _noise_mixing(protocol.n_coils, rng)
-    # noise of unit variance spread over all coils lands as 1/snr of the brain's signal, which is about 0.6
-    sigma = 0.6 * _coil_gain(protocol) / protocol.snr
+    sigma = _BRAIN / protocol.snr
     read, phase, through = _directions(protocol.tilt_deg)
     common: dict[str, object] = {
         "available_channels": protocol.n_coils, "read_dir": read, "phase_dir": phase,
@@ -187,11 +188,6 @@ def _noise_mixing(n_coils: int, rng: np.random.Generator) -> NDArray[np.complex1
     smallest = np.linalg.eigvalsh(covariance).min()
     covariance += max(0.0, 0.05 - smallest) * np.eye(n_coils)
     return np.asarray(np.linalg.cholesky(covariance))
-
-
-def _coil_gain(protocol: Protocol) -> float:
-    centre = loop_array(protocol.n_coils, np.zeros(1), np.zeros(1))
-    return float(np.sqrt((np.abs(centre) ** 2).sum()))
 
 
 def _directions(tilt_deg: tuple[float, float, float]) -> tuple[NDArray[np.float64], ...]:
