@@ -93,9 +93,8 @@ def reconstruct(
     PermanentError
         ``too_few_acs`` where the calibration is smaller than the kernel.
     """
-    separate = None if acs is None else (acs.shape[2], acs.shape[3])
-    require_acs(pattern, separate)
-    whole = _block(kspace, pattern) if acs is None else acs
+    whole = _block(kspace, pattern) if acs is None else _filled(acs)
+    require_acs(pattern, None if acs is None else (whole.shape[2], whole.shape[3]))
     flat = kspace.shape[2] == 1
     calibration = _centre(whole, flat)
     if min(calibration.shape[-2:]) < MINIMUM:
@@ -267,6 +266,13 @@ def _block(kspace: Tensor, pattern: SamplingPattern) -> Tensor:
     if pattern.acs_z is None or pattern.acs_y is None:
         return kspace
     return kspace[:, :, slice(*pattern.acs_z), slice(*pattern.acs_y)]
+
+
+def _filled(acs: Tensor) -> Tensor:
+    """Return the lines of a separate calibration that hold anything; the rest of its matrix is padding."""
+    lines = (acs != 0).any(dim=4).any(dim=1).any(dim=0)
+    z, y = (torch.nonzero(lines.any(dim=dim)).flatten() for dim in (1, 0))
+    return acs[:, :, int(z[0]) : int(z[-1]) + 1, int(y[0]) : int(y[-1]) + 1] if len(y) else acs
 
 
 def _centre(block: Tensor, flat: bool) -> Tensor:

@@ -1,0 +1,150 @@
+"""One reconstruction, batch after batch: from k-space of the file to planes of the images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..contract.profiles import Method, Profile
+from ..contract.progress import Progress
+from ..kspace.file import KSpaceReader
+from ..kspace.sampling import SamplingPattern
+from ..raki import combine
+from ..raki.interpolate import Interpolation
+from . import coil_combination, hdf5, noise_maps, partial_fourier
+from .batches import Batch, Plan
+from .filling import Filler
+from .image_grid import ImageGrid, image_grid
+from .stopwatch import Stopwatch
+
+
+@dataclass
+class Energy:
+    """Energy of k-space, and what of it was interpolated."""
+
+    total: float = 0.0
+    interpolated: float = 0.0
+
+    def add(self, kspace: Tensor, pattern: SamplingPattern) -> None:
+        """Add filled k-space ``(slice, coil, kz, ky, kx)``."""
+        power = torch.linalg.vector_norm(kspace, dim=(0, 1, 4)).square().cpu().numpy()
+        self.total += float(power.sum())
+        self.interpolated += float(power[pattern.missing].sum())
+
+
+class Run:
+    """What a reconstruction was given, and what is known of it so far.
+
+    Attributes
+    ----------
+    plan, filler
+        Which slices go together, and what fills them.
+    grid
+        From the k-space grid to the images'.
+    covered
+        What is known of k-space after the interpolation, of the batch that decides.
+    watch, energy
+        Seconds spent and energy interpolated.
+    """
+
+    def __init__(
+        self, scan: KSpaceReader, profile: Profile, device: torch.device, progress: Progress
+    ) -> None:
+        self.scan, self.profile, self.device, self.progress = scan, profile, device, progress
+        self.info, self.geometry = scan.info, scan.info.geometry
+        self.watch = Stopwatch(device)
+        self.plan = Plan(scan, device)
+        _, _, _, n_kz, n_ky, n_kx = scan.shape
+        self.grid: ImageGrid = image_grid((n_kz, n_ky, n_kx), self.geometry)
+        self.filler = Filler(profile, device, progress, scan.info.whitened)
+        self.energy = Energy()
+        self.covered = self._coverage(self.plan.pattern)
+        self._noise_bytes = 0
+
+    def fill(self, images: hdf5.ImageFile) -> None:
+        """Reconstruct every batch into ``images``."""
+        for done, batch in enumerate(self.plan):
+            self.progress("reconstruct", done / len(self.plan), batch.name)
+            self._batch(batch, images)
+        self.progress("reconstruct", 1.0, "all images")
+
+    @property
+    def method(self) -> str:
+        """The method that filled the missing lines."""
+        return self.filler.method.value if self.filler.method else ""
+
+    @property
+    def one_sided(self) -> partial_fourier.PartialFourierMethod:
+        """What was done about the side of k-space that was never sampled."""
+        return self._one_sided(self.covered)
+
+    def _batch(self, batch: Batch, images: hdf5.ImageFile) -> None:
+        with self.watch.time("read"):
+            kspace, acs = self._read(batch), self._read_acs(batch)
+        with self.watch.time("interpolate"):
+            number = batch.image * self.scan.shape[1] + batch.slices[0]
+            done = self.filler.fill(kspace, batch.pattern, acs, number)
+            filled = done.kspace
+            assert isinstance(filled, Tensor)
+            self.energy.add(filled, batch.pattern)
+        if self._wants_noise(batch, done, kspace):
+            with self.watch.time("noise"):
+                self._noise(batch, done, kspace, images)
+        del kspace, done
+        covered = self.covered if batch.pattern is self.plan.pattern else self._coverage(batch.pattern)
+        with self.watch.time("partial fourier"):
+            whole = partial_fourier.fill(filled, covered, self._one_sided(covered))
+        with self.watch.time("combine"):
+            magnitude, combined = self._combine(self.grid.image(whole))
+        with self.watch.time("write"):
+            for n, slice_ in enumerate(batch.slices):
+                images.put(batch.image, slice_, magnitude[n], combined[n])
+
+    def _wants_noise(self, batch: Batch, done: Interpolation, kspace: Tensor) -> bool:
+        wanted = self.profile.g_factor_replicas > 0 and batch.image == self.plan.first.image
+        if not wanted or done.method not in {Method.GRAPPA, Method.RAKI}:
+            return False
+        size = kspace.element_size() * kspace.nelement()
+        fits = self.device.type == "cuda" or self._noise_bytes + size <= noise_maps.CPU_BYTES
+        return batch is self.plan.first or fits
+
+    def _noise(self, batch: Batch, done: Interpolation, kspace: Tensor, images: hdf5.ImageFile) -> None:
+        maps = noise_maps.measure(
+            done, kspace, batch.pattern, self.grid, whitened=self.info.whitened,
+            replicas=self.profile.g_factor_replicas, seed=self.profile.seed, progress=self.progress,
+        )  # fmt: skip
+        self._noise_bytes += kspace.element_size() * kspace.nelement()
+        for n, slice_ in enumerate(batch.slices):
+            images.put_map("g_factor", slice_, maps.g_factor[n])
+            if maps.noise_sd is not None and not self.covered.shares:
+                images.put_map("noise_sd", slice_, maps.noise_sd[n])
+
+    def _read(self, batch: Batch) -> Tensor:
+        blocks = np.empty((len(batch.slices), *self.scan.shape[2:]), np.complex64)
+        for n, slice_ in enumerate(batch.slices):
+            blocks[n] = self.scan.read(batch.image, slice_)
+        return torch.from_numpy(blocks).to(self.device)
+
+    def _read_acs(self, batch: Batch) -> Tensor | None:
+        """Return the calibration acquired apart, on its own matrix, ``(slice, coil, kz, ky, kx)``."""
+        blocks = [self.scan.read_acs(batch.image, slice_) for slice_ in batch.slices]
+        known = [block for block in blocks if block is not None]
+        return torch.from_numpy(np.stack(known)).to(self.device) if len(known) == len(blocks) else None
+
+    def _coverage(self, pattern: SamplingPattern) -> partial_fourier.Coverage:
+        known = pattern.extent | pattern.acquired
+        return partial_fourier.coverage(known, self.info.kx_range, self.scan.shape[5])
+
+    def _one_sided(self, covered: partial_fourier.Coverage) -> partial_fourier.PartialFourierMethod:
+        kind = partial_fourier.PartialFourierMethod
+        return kind(self.profile.partial_fourier) if covered.usable else kind.ZERO_FILL
+
+    def _combine(self, coils: Tensor) -> tuple[NDArray[np.float32], NDArray[np.complex64]]:
+        """Return magnitude and complex combination ``(slice, z, y, x)`` of ``(slice, coil, z, y, x)``."""
+        combined = coil_combination.adaptive(coils).image
+        magnitude = combine.rss(coils) if self.profile.combine == "rss" else combined.abs()
+        return magnitude.cpu().numpy(), combined.cpu().numpy()
