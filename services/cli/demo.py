@@ -46,5 +46,5 @@ def demo(arguments: Namespace) -> int:
         ("image.h5", "for a physicist (float images, complex combination, quality maps)"),
         ("scan.json", "the record"),
     ):
-        print(f"{place / name!s:<52} {what}")
+        print(f"{place}/{name:<14} {what}")
     return gravest([outcome.end])

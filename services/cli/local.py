@@ -77,7 +77,11 @@ def run_archive(
     except Exception as caught:
         error = _explained(caught)
         record = end_record(record, error)
-        record["scan_id"] = record["scan_id"] or (caught.scan_id if isinstance(caught, MrireconError) else None) or _scan_id(archive)
+        record["scan_id"] = (
+            record["scan_id"]
+            or (caught.scan_id if isinstance(caught, MrireconError) else None)
+            or _scan_id(archive)
+        )
         place = _keep_record(record, out)
     return Outcome(
         archive=str(archive),

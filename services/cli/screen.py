@@ -13,17 +13,14 @@ from ..contract.progress import Progress
 STAGES = {
     "simulate": "Acquiring the demo scan",
     "unpack": "Reading the archive",
-    "hash": "Reading the archive",
     "read": "Reading the raw data",
-    "noise": "Whitening",
-    "sort": "Sorting k-space",
-    "write": "Writing k-space",
-    "calibrate": "Calibrating",
-    "train": "Training the network",
+    "sort": "Whitening, sorting k-space",
+    "reconstruct": "Reconstructing",
+    "choose": "Choosing the method",
+    "train": "Training the networks",
     "interpolate": "Filling k-space",
-    "combine": "Combining coils",
-    "g-factor": "Mapping the noise",
-    "results": "Writing images",
+    "noise": "Mapping the noise",
+    "write": "Writing the images",
 }
 """Words for the stages the rooms report; a stage that is not here shows its own name."""
 
@@ -61,7 +58,7 @@ def progress(title: str) -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("{task.description:<24}"), BarColumn(bar_width=32), TaskProgressColumn(),
+        TextColumn("{task.description:<26}"), BarColumn(bar_width=32), TaskProgressColumn(),
         TimeElapsedColumn(), TextColumn("[dim]{task.fields[message]}"),
     )  # fmt: skip
     console = Console(stderr=True)
