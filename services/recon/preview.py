@@ -111,7 +111,7 @@ def letter(sheet: Image.Image, size: tuple[int, int], geometry: Geometry, plane:
     bottom, top = orientation_letters(geometry.phase_dir[row])
     height, width = size
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=max(10, min(height, width) // 16))
+    font = ImageFont.load_default(size=min(22, max(10, min(height, width) // 14)))
     for text, at, anchor in (
         (left, (4, height / 2), "lm"),
         (right, (width - 4, height / 2), "rm"),

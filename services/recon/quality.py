@@ -23,13 +23,17 @@ from scipy.ndimage import gaussian_filter
 
 _THRESHOLD = 0.08
 """Share of the bright end of the smoothed image from which a voxel belongs to the object."""
-_BRIGHT = 99.0
+_BRIGHT, _DARK = 99.0, 5.0
+_FLOOR, _MOST = 2.0, 0.3
+"""Noise lifts the air: the threshold is at least twice the dark end, at most this share of the bright one."""
 
 
 def object_mask(volume: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return where the object is in ``volume`` (``(z, y, x)``): bool of the same shape."""
     smooth = gaussian_filter(volume, sigma=(0, 1.5, 1.5))
-    mask: NDArray[np.bool_] = smooth > _THRESHOLD * float(np.percentile(smooth, _BRIGHT))
+    bright, dark = (float(np.percentile(smooth, share)) for share in (_BRIGHT, _DARK))
+    threshold = max(_THRESHOLD * bright, min(_FLOOR * dark, _MOST * bright))
+    mask: NDArray[np.bool_] = smooth > threshold
     return mask
 
 

@@ -127,7 +127,11 @@ def _montage(facts: Facts, pictures: Pictures) -> dict[str, Any]:
         caption += f", as stored: left edge {left}, right edge {right}. "
     else:
         caption += ", position and orientation not known. "
-    return {"src": _png(sheet), "caption": f"{caption}Window {number(low)} to {number(high)}."}
+    return {
+        "src": _png(sheet),
+        "caption": f"{caption}Window {number(low)} to {number(high)}.",
+        "single": shown == 1,
+    }
 
 
 def _others(facts: Facts, pictures: Pictures) -> list[dict[str, str]]:
@@ -184,11 +188,22 @@ _QUALITY_WORDS = {
 }
 
 
+_SHARES = {
+    "object_fraction",
+    "sampled_fraction",
+    "interpolated_energy",
+    "background_ratio",
+    "espirit_residual",
+}
+
+
 def _quality(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
     rows = []
     for key, (name, meaning) in _QUALITY_WORDS.items():
         if key in figures:
-            rows.append((name, number(figures[key]), meaning))
+            value = figures[key]
+            shown = f"{number(100 * value)} %" if key in _SHARES else number(value)
+            rows.append((name, shown, meaning))
     return rows
 
 
