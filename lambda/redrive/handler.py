@@ -143,7 +143,7 @@ def run(told: Settings, sqs: Any, dynamodb: Any, request: Request) -> dict[str, 
     done = redrive(
         sqs, queues.dead_letters, queues.lanes, request.stage, reasons.reason, reason=request.reason,
         is_about=None if scan is None else (lambda body: reasons.is_about(body, scan)),
-        limit=request.limit, dry_run=request.dry_run,
+        before=reasons.requeue, limit=request.limit, dry_run=request.dry_run,
     )  # fmt: skip
     answer = {
         "stage": request.stage.value, "seen": dict(done.seen), "limited": done.limited,

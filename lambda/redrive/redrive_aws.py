@@ -1,18 +1,19 @@
-"""Why a dead letter died, as the ledger knows it."""
+"""What the ledger knows of dead letters: why they died, and that they are given back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from mrirecon.contract import states
 from mrirecon.contract.messages import NotAMessageError, ReconRequest, deliveries
 from mrirecon.contract.redrive import POISON, UNKNOWN
-from mrirecon.contract.states import PK, SK, STATE, Stage, State
+from mrirecon.contract.states import PK, SK, STATE, UPDATED_AT, Stage, State
 
 
 class Reasons:
-    """Looks a letter's scan up in the ledger."""
+    """The ledger, asked about letters."""
 
     def __init__(self, client: Any, table: str, stage: Stage) -> None:
         self._db, self._table, self._stage = client, table, stage
@@ -40,6 +41,27 @@ class Reasons:
         except NotAMessageError:
             return False
         return any(self._get(pk, sk).get("scan_id") == scan_id for pk, sk in keys)
+
+    def requeue(self, body: str) -> None:
+        """Set what failed back to ``queued``, so that nobody reads ``failed`` of a scan that waits again."""
+        try:
+            keys = list(self._keys(body))
+        except NotAMessageError:
+            return
+        for pk, sk in keys:
+            try:
+                self._db.update_item(
+                    TableName=self._table, Key={PK: {"S": pk}, SK: {"S": sk}},
+                    UpdateExpression="SET #state = :queued, #at = :now",
+                    ConditionExpression="#state = :failed",
+                    ExpressionAttributeNames={"#state": STATE, "#at": UPDATED_AT},
+                    ExpressionAttributeValues={
+                        ":queued": {"S": State.QUEUED.value}, ":failed": {"S": State.FAILED.value},
+                        ":now": {"S": datetime.now(UTC).isoformat(timespec="milliseconds")},
+                    },
+                )  # fmt: skip
+            except self._db.exceptions.ConditionalCheckFailedException:
+                continue
 
     def _keys(self, body: str) -> Iterator[tuple[str, str]]:
         if self._stage is Stage.RECON:

@@ -109,6 +109,7 @@ def redrive(
     *,
     reason: str | None = None,
     is_about: Callable[[str], bool] | None = None,
+    before: Callable[[str], None] | None = None,
     limit: int = 1000,
     dry_run: bool = False,
 ) -> Redriven:
@@ -131,6 +132,8 @@ def redrive(
         Give back only these.
     is_about
         Give back only those for whose body it is true.
+    before
+        Called with each body before it is sent: the place to set its ledger items back to ``queued``.
     limit
         At most so many are given back.
     dry_run
@@ -152,6 +155,8 @@ def redrive(
             count += 1
             if dry_run:
                 continue
+            if before is not None:
+                before(letter.body)
             group = {} if letter.group is None else {"MessageGroupId": letter.group}
             sqs.send_message(QueueUrl=lanes[lane(stage, letter.body)], MessageBody=letter.body, **group)
             sqs.delete_message(QueueUrl=dead_letters, ReceiptHandle=letter.receipt)

@@ -139,6 +139,24 @@ def test_by_scan(stand: Stand, stage: Stage) -> None:
     assert stand.bodies(QUEUES[stage][1]) == [make(1)]
 
 
+@pytest.mark.parametrize("stage", list(Stage))
+def test_what_is_given_back_is_queued_again_in_the_ledger(stand: Stand, stage: Stage) -> None:
+    make = request if stage is Stage.RECON else delivery
+    sk = states.recon_sk("01234567") if stage is Stage.RECON else states.INTAKE_SK
+    for n, code in enumerate(["silent", "timed_out"]):
+        stand.die(stage, make(n))
+        stand.failed(stage, n, code)
+    stand.call(stage, dry_run=True)
+    stand.call(stage, reason="silent")
+    states_now = [
+        stand.ledger.get_item(
+            TableName="ledger", Key={"pk": {"S": states.scan_pk(scan_id(n))}, "sk": {"S": sk}}
+        )
+        for n in range(2)
+    ]
+    assert [it["Item"]["state"]["S"] for it in states_now] == ["queued", "failed"]
+
+
 def test_what_is_no_message_of_ours_stays_unless_asked_for(stand: Stand) -> None:
     stand.die(Stage.RECON, "nonsense")
     stand.die(Stage.RECON, request(1))

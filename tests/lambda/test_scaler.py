@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from botocore.hooks import HierarchicalEmitter
+from botocore.stub import Stubber
 from conftest import emitted, fail, load, session, values, watch
 
 from mrirecon.contract import environment as names
@@ -301,6 +302,26 @@ def test_the_measured_time_of_a_scan_is_used_and_remembered(stand: Stand) -> Non
     assert stand.tick()["decompress"]["wanted"] == 2  # half the time, half the workers
     fail(stand.clients["cloudwatch"], "GetMetricData")
     assert "15 s a scan" in stand.tick()["decompress"]["reason"]
+
+
+def test_batch_is_called_as_its_api_wants_it() -> None:
+    client = session().client("batch")
+    workers = load("scaler", "scaler_aws").BatchWorkers(client, "gpu", "recon:3")
+    name = load("scaler", "scaler_aws").JOB_NAME
+    with Stubber(client) as stub:
+        for status in ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING"):
+            summary = {"jobId": "1", "jobName": name}
+            asked = {"jobQueue": "gpu", "jobStatus": status}
+            stub.add_response("list_jobs", {"jobSummaryList": [summary], "nextToken": "t"}, asked)
+            stub.add_response("list_jobs", {"jobSummaryList": [summary]}, {**asked, "nextToken": "t"})
+        stub.add_response(
+            "submit_job", {"jobName": name, "jobId": "2"},
+            {"jobName": name, "jobQueue": "gpu", "jobDefinition": "recon:3"},
+        )  # fmt: skip
+        crew = workers.look()
+        assert (crew.running, crew.starting) == (2, 8)
+        assert workers.add(crew, 11) == 1
+        stub.assert_no_pending_responses()
 
 
 def test_a_service_that_is_not_there_is_an_error_not_a_zero(stand: Stand) -> None:
