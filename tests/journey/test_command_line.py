@@ -186,7 +186,8 @@ def test_an_interrupted_run_leaves_nothing_half_published(archive, tmp_path, num
         time.sleep(0.02)
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 130, told
+    # a shell reports both as 130: CPython dies of the signal where it came amid an exec() of an import
+    assert process.returncode in {130, -signal.SIGINT}, told
     assert "Traceback" not in told
     assert list(out.iterdir()) == []
     assert [p for p in temporary.iterdir() if not p.name.startswith("mrirecon-cache-")] == []
