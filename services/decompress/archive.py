@@ -21,7 +21,7 @@ from . import names, tarheader
 from .compression import PackedSource, PlainSource, Source, compression_of, is_cut_magic, zero_tail
 from .limits import KIB, Limits
 from .members import Window
-from .signatures import container_of
+from .signatures import bare_of, container_of
 from .tarheader import BLOCK, Header, corrupt
 
 _ZEROS = bytes(BLOCK)
@@ -210,11 +210,11 @@ class _Walker:
                 Code.NESTED_ARCHIVE,
                 "The archive holds another archive instead of a tar of raw files. Pack the raw files once.",
             )
-        found = container_of(block)
+        found = bare_of(block)
         raise PermanentError(
             Code.NOT_AN_ARCHIVE,
             "Expected a tar (plain or packed by gzip, zstd, xz or bzip2), found "
-            + (f"a {found} file" if found else "something else")
+            + (f"a file of type {found}" if found else "something else")
             + ". Pack the raw files of one scan with tar.",
         )
 

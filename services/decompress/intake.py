@@ -24,7 +24,7 @@ from .sniff import Foreign, Other, of_hdf5, sniff
 
 Kind = RawKind | Foreign | Other
 
-_FEWEST_ZEROS = 4096
+_FEWEST_ZEROS = 1024
 _UNFINISHED_LOOKS_LIKE = frozenset(
     {
         Code.H5_CORRUPT, Code.H5_SCHEMA, Code.XML_INVALID, Code.NO_ACQUISITIONS, Code.LENGTH_MISMATCH,

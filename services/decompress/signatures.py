@@ -19,9 +19,25 @@ _CONTAINERS = (
 )
 
 
+_BARE_RAW = (
+    (0, b"\x89HDF\r\n\x1a\n", "HDF5"),
+    (0, b"# Dimensions", "BART header"),
+    (128, b"DICM", "DICOM"),
+)
+
+
 def container_of(head: bytes) -> str | None:
     """Return what kind of archive (other than tar and its compressions) begins with ``head``, or None."""
-    for offset, magic, name in _CONTAINERS:
+    return _first(_CONTAINERS, head)
+
+
+def bare_of(head: bytes) -> str | None:
+    """Return what a file is that should have been packed into a tar, for the sentence that says so."""
+    return container_of(head) or _first(_BARE_RAW, head)
+
+
+def _first(signatures: tuple[tuple[int, bytes, str], ...], head: bytes) -> str | None:
+    for offset, magic, name in signatures:
         if head[offset : offset + len(magic)] == magic:
             return name
     return None
