@@ -121,9 +121,7 @@ class Alarms(Construct):
             ),
             ("DeadLettersFunctions", functions, "A Lambda failed on an event and its retries."),
         ):
-            self.add(
-                name, signals.waiting(queue), page="dead-letters.md", threshold=0, minutes=1, what=what
-            )
+            self.add(name, signals.waiting(queue), page="dead-letters.md", threshold=0, minutes=1, what=what)
 
     def _waiting(self, data: DataResources, env: Environment) -> None:
         operations = env.operations
@@ -144,9 +142,14 @@ class Alarms(Construct):
             label = stage.value.title()
             if computed:
                 self.add(
-                    f"WorkersMissing{label}", signals.missing_workers(stage), page=page, threshold=0,
-                    minutes=25, of=30, what=f"{label} workers were asked for and have not come for half an hour.",
-                )  # fmt: skip
+                    f"WorkersMissing{label}",
+                    signals.missing_workers(stage),
+                    page=page,
+                    threshold=0,
+                    minutes=25,
+                    of=30,
+                    what=f"{label} workers were asked for and have not come for half an hour.",
+                )
             self.add(
                 f"ScalerSilent{label}",
                 signals.of_stage(metrics.WORKERS_WANTED, stage, statistic="SampleCount"),

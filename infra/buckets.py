@@ -9,10 +9,15 @@ from constructs import Construct
 
 from mrirecon.contract import keys
 
+from .acknowledge import acknowledge, controls
 from .config import Environment
 from .retention import removal
 
 ABORT_UPLOAD_DAYS = 7
+NO_REPLICA = (
+    "Versioned and kept; a second region is the hospital's decision (data may not leave the country), made "
+    "with S3 replication on these buckets."
+)
 
 
 class Buckets(Construct):
@@ -65,6 +70,8 @@ class Buckets(Construct):
             expiration=Duration.days(storage.quarantine_days),
         )  # fmt: skip
 
+        self.models = self._bucket("Models", noncurrent=storage.noncurrent_days) if env.development else None
+
     def _bucket(
         self, name: str, *, noncurrent: int, events: bool = False,
         tiering: s3.IntelligentTieringConfiguration | None = None,
@@ -84,7 +91,7 @@ class Buckets(Construct):
 
     def _log_bucket(self) -> s3.Bucket:
         env = self._env
-        return s3.Bucket(
+        bucket = s3.Bucket(
             self, "Logs",
             # Server access logs can only be delivered to buckets with S3's own keys.
             encryption=s3.BucketEncryption.S3_MANAGED,
@@ -98,6 +105,16 @@ class Buckets(Construct):
                 s3.LifecycleRule(id="logs-end", expiration=Duration.days(env.storage.log_days)),
             ],
         )  # fmt: skip
+        acknowledge(bucket, NO_REPLICA, *controls("S3BucketReplicationEnabled"))
+        acknowledge(
+            bucket, "Server access logs can only be delivered to buckets with S3's own keys.",
+            *controls("S3DefaultEncryptionKMS"),
+        )  # fmt: skip
+        acknowledge(
+            bucket, "The log bucket would log its own log deliveries for ever.",
+            *controls("S3BucketLoggingEnabled"), "AwsSolutions-S1",
+        )  # fmt: skip
+        return bucket
 
 
 def private_bucket(
@@ -105,7 +122,7 @@ def private_bucket(
     logs: s3.IBucket | None, tiering: s3.IntelligentTieringConfiguration | None = None,
 ) -> s3.Bucket:  # fmt: skip
     """Return a bucket as all of ours are: private, encrypted, TLS-only, versioned, cleaned."""
-    return s3.Bucket(
+    bucket = s3.Bucket(
         scope, name,
         encryption=s3.BucketEncryption.KMS, encryption_key=key, bucket_key_enabled=True,
         block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
@@ -117,6 +134,8 @@ def private_bucket(
         removal_policy=removal(env), auto_delete_objects=not env.keep_data and env.emulator is None,
         lifecycle_rules=[_hygiene(noncurrent_days)],
     )  # fmt: skip
+    acknowledge(bucket, NO_REPLICA, *controls("S3BucketReplicationEnabled"))
+    return bucket
 
 
 def _hygiene(noncurrent_days: int) -> s3.LifecycleRule:

@@ -12,6 +12,7 @@ from constructs import Construct
 from mrirecon.contract import keys
 
 from . import grants
+from .acknowledge import acknowledge
 from .config import Environment
 from .images import container_image
 from .network import Network
@@ -97,6 +98,11 @@ class DecompressService(Construct):
                 retries=3,
                 start_period=Duration.seconds(120),
             ),
+        )
+        acknowledge(
+            task,
+            "The variables name buckets, queues and times; workers have no secrets.",
+            "AwsSolutions-ECS2",
         )
         task.add_volume(name="scratch")
         container.add_mount_points(

@@ -13,7 +13,6 @@ from constructs import Construct
 from mrirecon.contract import keys
 
 from . import grants
-from .buckets import private_bucket
 from .config import Environment
 from .lustre import LustreCache
 from .network import Network
@@ -60,9 +59,9 @@ class Studio(Construct):
         lustre: LustreCache | None, repositories: Repositories,
     ) -> None:  # fmt: skip
         super().__init__(scope, name)
-        self.models = private_bucket(
-            self, "Models", env=env, key=data.data_key, noncurrent_days=env.storage.noncurrent_days, logs=None
-        )
+        if data.models is None:
+            raise ValueError("a studio wants a bucket of models")
+        self.models = data.models
         self.role = iam.Role(
             self, "Role", assumed_by=iam.ServicePrincipal("sagemaker.amazonaws.com"),
             description="what model development may do",

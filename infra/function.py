@@ -13,12 +13,13 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
+from .acknowledge import acknowledge, controls, managed_policy
 from .config import Environment
 from .lambda_asset import compose
 from .network import Network
 from .retention import removal, retention
 
-RUNTIME = lambda_.Runtime.PYTHON_3_13
+RUNTIME = lambda_.Runtime.PYTHON_3_14
 HANDLER = "handler.handler"
 
 
@@ -80,6 +81,22 @@ class PipelineFunction(Construct):
             security_groups=(groups or [network.workers]) if inside else None,
         )
         if inside:
-            self.role.add_managed_policy(
-                iam.ManagedPolicy.from_aws_managed_policy_name("service-role/AWSLambdaVPCAccessExecutionRole")
+            network_policy = "service-role/AWSLambdaVPCAccessExecutionRole"
+            self.role.add_managed_policy(iam.ManagedPolicy.from_aws_managed_policy_name(network_policy))
+            acknowledge(
+                self.role,
+                "Network interfaces have no names before Lambda makes them; the policy is AWS's own.",
+                managed_policy(network_policy),
+            )
+        else:
+            acknowledge(
+                self,
+                "The network has neither NAT nor endpoints: inside it a function reaches nothing.",
+                *controls("LambdaInsideVPC"),
+            )
+        if dead_letters is None:
+            acknowledge(
+                self,
+                "Never invoked asynchronously: a queue or a provider calls it and keeps what it refuses.",
+                *controls("LambdaDLQ"),
             )

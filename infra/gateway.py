@@ -10,12 +10,15 @@ from aws_cdk import CustomResource, Duration, Tags, custom_resources
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
+from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from .acknowledge import acknowledge, controls, managed_policy
 from .config import Environment
 from .config_parts import Appliance, FileShare
 from .function import PipelineFunction
 from .network import Network
+from .retention import removal, retention
 
 AMI = "/aws/service/storagegateway/ami/FILE_S3/latest"
 CACHE_DEVICE = "/dev/sdb"
@@ -117,7 +120,7 @@ class GatewayAppliance(Construct):
         activation = PipelineFunction(
             self, "Activation", env=env, network=network, log_key=log_key, asset="activate_gateway",
             description="Activates the file gateway and adds its cache.", variables={},
-            timeout=Duration.minutes(14), concurrency=None, groups=[self._activators], in_vpc=True,
+            timeout=Duration.minutes(14), concurrency=1, groups=[self._activators], in_vpc=True,
         )  # fmt: skip
         # Its own gateway does not exist before the call: there is no ARN to name.
         activation.role.add_to_policy(
@@ -133,7 +136,20 @@ class GatewayAppliance(Construct):
                     resources=[share.smb_guest_secret_arn],
                 )
             )  # fmt: skip
-        provider = custom_resources.Provider(self, "Provider", on_event_handler=activation.function)
+        provider = custom_resources.Provider(
+            self,
+            "Provider",
+            on_event_handler=activation.function,
+            log_group=self._provider_logs(env, log_key),
+        )
+        acknowledge(
+            provider,
+            "CDK's own go-between of CloudFormation and the activation: called once a deployment, by "
+            "CloudFormation, which sees and tells a failure. It reaches no data.",
+            *controls("LambdaConcurrency", "LambdaDLQ", "LambdaInsideVPC"),
+            "AwsSolutions-L1",
+            managed_policy("service-role/AWSLambdaBasicExecutionRole"),
+        )
         self.activation = activation
         self.resource = CustomResource(
             self, "Gateway", service_token=provider.service_token, resource_type="Custom::FileGateway",
@@ -145,3 +161,9 @@ class GatewayAppliance(Construct):
         )  # fmt: skip
         self.gateway_arn = self.resource.get_att_string("GatewayARN")
         self.gateway_id = self.resource.get_att_string("GatewayId")
+
+    def _provider_logs(self, env: Environment, log_key: kms.IKey) -> logs.LogGroup:
+        return logs.LogGroup(
+            self, "ProviderLogs", encryption_key=log_key, retention=retention(env.operations.log_days),
+            removal_policy=removal(env),
+        )  # fmt: skip

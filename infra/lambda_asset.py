@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HANDLERS = ROOT / "lambda"
 SERVICES = ROOT / "services"
 BUILD = ROOT / "build"
-PYTHON = "3.13"
+PYTHON = "3.14"
 """Of the Lambda runtime; dependencies are chosen for it, whatever runs the synth."""
 _JUNK = ("__pycache__", "*.pyc", "bin", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
 _COPY = shutil.ignore_patterns("__pycache__", "*.pyc", ".*", "README*")

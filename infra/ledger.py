@@ -8,6 +8,7 @@ from constructs import Construct
 
 from mrirecon.contract import states
 
+from .acknowledge import acknowledge, controls
 from .config import Environment
 from .retention import removal
 
@@ -33,4 +34,10 @@ class Ledger(Construct):
             index_name=states.BY_STATE,
             partition_key=dynamodb.Attribute(name=states.STATE, type=text),
             sort_key=dynamodb.Attribute(name=states.UPDATED_AT, type=text),
+        )
+        acknowledge(
+            self.table,
+            "Point-in-time recovery restores every second of 35 days; older rows can be made from the "
+            "records beside the images.",
+            *controls("DynamoDBInBackupPlan"),
         )

@@ -18,6 +18,7 @@ from constructs import Construct
 from mrirecon.contract import keys
 
 from . import grants
+from .acknowledge import acknowledge, managed_policy
 from .config import Environment
 from .images import container_image
 from .lustre import LustreCache
@@ -35,11 +36,8 @@ STUCK_REASONS = (
 """Why a job can stand at the head of the queue for ever."""
 
 
-def machine_policies() -> list[iam.IManagedPolicy]:
-    """Return what a machine of the cluster needs to register and pull containers."""
-    return [
-        iam.ManagedPolicy.from_aws_managed_policy_name("service-role/AmazonEC2ContainerServiceforEC2Role")
-    ]
+MACHINE_POLICY = "service-role/AmazonEC2ContainerServiceforEC2Role"
+"""What a machine of the cluster needs to register and pull containers, as AWS keeps it."""
 
 
 class ReconBatch(Construct):
@@ -60,8 +58,13 @@ class ReconBatch(Construct):
         self._machine_role = iam.Role(
             self, "MachineRole", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
             description="what a GPU machine may do: join the cluster, pull containers",
-            managed_policies=machine_policies(),
+            managed_policies=[iam.ManagedPolicy.from_aws_managed_policy_name(MACHINE_POLICY)],
         )  # fmt: skip
+        acknowledge(
+            self._machine_role,
+            "The cluster's name is Batch's to choose; AWS keeps this policy for its machines.",
+            managed_policy(MACHINE_POLICY),
+        )
         kinds = [True, False] if env.recon.spot else [False]
         self.queue = batch.JobQueue(
             self, "Queue", priority=1,
@@ -94,7 +97,7 @@ class ReconBatch(Construct):
     def _machines(self, spot: bool) -> batch.ManagedEc2EcsComputeEnvironment:
         env = self._env
         spread = batch.AllocationStrategy.SPOT_PRICE_CAPACITY_OPTIMIZED
-        return batch.ManagedEc2EcsComputeEnvironment(
+        machines = batch.ManagedEc2EcsComputeEnvironment(
             self, "Spot" if spot else "OnDemand",
             vpc=self._network.vpc, vpc_subnets=self._network.subnets, security_groups=self._groups,
             minv_cpus=0, maxv_cpus=env.recon.max_vcpus, spot=spot,
@@ -106,6 +109,14 @@ class ReconBatch(Construct):
             update_to_latest_image_version=True, terminate_on_update=False,
             update_timeout=Duration.minutes(60), replace_compute_environment=False,
         )  # fmt: skip
+        # Without a version that is seen to change, Batch keeps the template's old one for ever.
+        child = machines.node.default_child
+        if not isinstance(child, batch.CfnComputeEnvironment):
+            raise TypeError("a compute environment's default child is a CfnComputeEnvironment")
+        child.add_property_override(
+            "ComputeResources.LaunchTemplate.Version", self.machine.template.latest_version_number
+        )
+        return machines
 
     def _definition(self, data: DataResources, lustre: LustreCache | None) -> batch.EcsJobDefinition:
         env, stage = self._env, self._env.recon

@@ -20,6 +20,7 @@ class DataResources:
     kspace: s3.IBucket
     images: s3.IBucket
     quarantine: s3.IBucket
+    models: s3.IBucket | None
     ledger: dynamodb.ITable
     decompress: StageQueues
     recon: StageQueues
