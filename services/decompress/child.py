@@ -167,10 +167,11 @@ def _throttled(report: _Report) -> Progress:
 
 
 def _bind_to_parent(parent: int) -> None:
-    """Die with the parent, whatever it dies of; let nobody attach or dump."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    """Die with the parent, whatever it dies of; let nobody attach or dump (Linux)."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -189,7 +190,11 @@ def _limit_resources(limits: Limits) -> None:
         wanted_hard = soft if hard is None else hard
         if ceiling == resource.RLIM_INFINITY:
             ceiling = max(soft, wanted_hard)
-        resource.setrlimit(kind, (min(soft, ceiling), min(wanted_hard, ceiling)))
+        try:
+            resource.setrlimit(kind, (min(soft, ceiling), min(wanted_hard, ceiling)))
+        except (ValueError, OSError):
+            if sys.platform == "linux":
+                raise  # elsewhere some limits do not exist; the others stand
 
 
 def _program_folders() -> set[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import sys
 from collections.abc import Iterable
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -26,6 +27,8 @@ _ALL_NET = 0b11  # bind and connect of TCP, from version 4
 
 def version() -> int:
     """Return the kernel's Landlock version, 0 where there is none."""
+    if sys.platform != "linux":
+        return 0
     return max(0, _syscall(_CREATE_RULESET, None, 0, _VERSION_FLAG))
 
 
