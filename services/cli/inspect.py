@@ -57,7 +57,8 @@ def _partial_fourier(facts: Facts) -> str:
 
 
 def _size(facts: Facts) -> str:
-    return f"{facts['archive_bytes'] / 1e6:.1f} MB, compression {facts['compression']}, {facts['files']} raw file(s)"
+    megabytes = facts["archive_bytes"] / 1e6
+    return f"{megabytes:.1f} MB, compression {facts['compression']}, {facts['files']} raw file(s)"
 
 
 _TABLE: tuple[tuple[str, Callable[[Facts], str]], ...] = (

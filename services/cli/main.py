@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
 from .. import __version__
 from ..contract.profiles import DEFAULT_PROFILE, PROFILES, Method
 from .exits import Exit
+
+Register = Callable[[argparse.ArgumentParser], None]
 
 _EPILOG = """exit codes: 0 all done; 2 usage; 3 an archive was rejected; 4 incomplete; 1 failed;
 of several the gravest (1, 3, 4). Progress goes to stderr, data to stdout.
@@ -23,7 +26,7 @@ Not a medical device."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     arguments = _parser().parse_args(argv)
-    _leave_no_caches()
+    _set_up_libraries()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return int(arguments.command(arguments))
@@ -39,12 +42,14 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _leave_no_caches() -> None:
-    """Keep libraries from writing into the home folder: nothing is written but results and temporaries."""
+def _set_up_libraries() -> None:
+    """Keep libraries from writing into the home folder, and from spinning; before any is imported."""
     sys.dont_write_bytecode = True
     here = Path(tempfile.gettempdir()) / f"mrirecon-cache-{os.getuid()}"
     for name in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR"):
         os.environ.setdefault(name, str(here))
+    # Idle threads sleep: on a machine that is shared, spinning ones slow every scan.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,10 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mrirecon {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    _run(commands.add_parser("run", help="archives to images"))
-    _inspect(commands.add_parser("inspect", help="what is in an archive"))
-    _demo(commands.add_parser("demo", help="make a raw scan and reconstruct it"))
-    _doctor(commands.add_parser("doctor", help="is this machine fit?"))
+    for name, words, register in _COMMANDS:
+        register(commands.add_parser(name, help=words))
     return parser
 
 
@@ -116,3 +119,26 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
         return doctor(arguments)
 
     parser.set_defaults(command=command)
+
+
+def _lazily(module: str, function: str) -> Register:
+    """Return a register function that imports its room only when the command is looked at."""
+
+    def register(parser: argparse.ArgumentParser) -> None:
+        getattr(importlib.import_module(module, __package__), function)(parser)
+
+    return register
+
+
+_COMMANDS: tuple[tuple[str, str, Register], ...] = (
+    ("run", "archives to images", _run),
+    ("inspect", "what is in an archive", _inspect),
+    ("demo", "make a raw scan and reconstruct it", _demo),
+    ("doctor", "is this machine fit?", _doctor),
+    ("watch", "serve a folder on this machine", _lazily(".watch", "register")),
+    ("submit", "send an archive to the cloud and follow it", _lazily(".operate", "register_submit")),
+    ("status", "all scans in the cloud, or one", _lazily(".operate", "register_status")),
+    ("queues", "queues, workers, dead letters", _lazily(".operate", "register_queues")),
+    ("redrive", "send dead letters again", _lazily(".operate", "register_redrive")),
+    ("simulate", "how many machines does a day need?", _lazily("..capacity.command", "register")),
+)
