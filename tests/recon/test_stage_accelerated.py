@@ -7,7 +7,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from recon_cases import SCAN_ID, scan_file
+from recon_cases import SCAN_ID, scan_file, slab
 from test_stage import all_lines, phantom, plain_rss, run
 
 from mrirecon.contract.codes import PermanentError
@@ -235,3 +235,69 @@ def test_a_gpu_makes_the_same_images(scan, tmp_path):
         with h5py.File(tmp_path / method / "cpu/image.h5") as cpu:
             truth = cpu["image"][()]
         assert error(tmp_path / method / "cuda", truth) < (1e-4 if method == "grappa" else 0.02)
+
+
+@pytest.mark.parametrize(("rz", "ry"), [(1, 2), (2, 1), (2, 2)])
+def test_an_accelerated_volume_is_filled_mapped_and_placed(tmp_path, rz, ry):
+    nz, ny, nx = 20, 32, 24
+    z, y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in (nz, ny, nx)], indexing="ij")
+    thing = ((z / 0.8) ** 2 + (y / 0.8) ** 2 + (x / 0.8) ** 2 < 1) * (1 + 0.5 * (y > 0.2) - 0.3 * (z < 0))
+    angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+    maps = np.stack([np.exp(-((y - np.cos(a)) ** 2 + (z - np.sin(a)) ** 2) + 1j * a) for a in angles])
+    axes = (-3, -2, -1)
+    kspace = 50 * np.fft.fftshift(
+        np.fft.fftn(np.fft.ifftshift(maps * thing, axes=axes), norm="ortho", axes=axes), axes=axes
+    )
+    rng = np.random.default_rng(0)
+    kspace = kspace + (rng.normal(size=kspace.shape) + 1j * rng.normal(size=kspace.shape)) / np.sqrt(2)
+    kspace = kspace[None, None].astype(np.complex64)
+    mask = np.zeros((1, 1, nz, ny), bool)
+    mask[..., ::rz, ::ry] = True
+    mask[..., 4:16, 8:24] = True
+    path = scan_file(
+        tmp_path / "k.h5", kspace, mask, geometry=slab((nz, ny, nx), (40, 64, 48), angles=(0.2, 0.1, 0))
+    )
+    errors = {}
+    truth = np.fft.fftshift(
+        np.fft.ifftn(np.fft.ifftshift(kspace, axes=axes), norm="ortho", axes=axes), axes=axes
+    )
+    truth = np.sqrt((np.abs(truth) ** 2).sum(2))[0]
+    for method in ("zero-filled", "grappa"):
+        record = run(path, tmp_path / method, Profile(name="test", version=1, method=method))
+        errors[method] = error(tmp_path / method, truth[None])
+    assert errors["grappa"] < 0.6 * errors["zero-filled"]
+    assert record["acceleration"]["kz"] == rz
+    assert record["acceleration"]["ky"] == ry
+    with h5py.File(tmp_path / "grappa/image.h5") as file:
+        assert file["maps/g_factor"].shape == (nz, ny, nx)
+        assert np.isfinite(file["maps/g_factor"]).all()
+
+
+def test_nothing_is_written_outside_the_folder_of_the_results(tmp_path):
+    """Homes and package folders stay as they are, sigpy's and numba's caches included."""
+    import os
+    import subprocess
+    import sys
+
+    kspace = phantom(n_slice=1, n_coil=4, ny=40, nx=40)
+    path = scan_file(tmp_path / "k.h5", kspace, thinned(kspace))
+    home, scratch = tmp_path / "home", tmp_path / "scratch"
+    home.mkdir()
+    scratch.mkdir()
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from mrirecon.recon import stage\n"
+        "from mrirecon.contract.profiles import profile\n"
+        "stage.reconstruct(Path(sys.argv[1]), Path(sys.argv[2]), scan_id='0' * 16,"
+        " profile=profile(method='espirit'))\n"
+    )
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("XDG", "NUMBA", "HOME"))
+    }
+    subprocess.run(
+        [sys.executable, "-c", code, path, tmp_path / "out"], check=True, capture_output=True,
+        env={**clean, "HOME": str(home), "TMPDIR": str(scratch)},
+    )  # fmt: skip
+    assert list(home.rglob("*")) == []
+    assert list(scratch.rglob("*")) == []
