@@ -18,6 +18,8 @@ from .readouts import Flag, Part
 
 Ints = NDArray[np.int64]
 
+_FEWEST = 8
+"""A readout has at least one in so many of the matrix' points."""
 _SLACK = 2
 """Samples that may fall off the grid by rounding (even and odd counts, reversed readouts)."""
 
@@ -111,6 +113,12 @@ def _encoded_grid(
             f"were believed (field of view {fov:.1f} mm with oversampling)."
         )
         return most, fov
+    if not short and most * _FEWEST < n:
+        raise PermanentError(
+            Code.LENGTH_MISMATCH,
+            f"The header gives {n} points along the readout, the readouts have {most} samples: the raw file "
+            "is damaged; export it again.",
+        )
     symmetric = not short and bool((np.abs(centre - kept // 2) <= 1).all()) and int(kept.min()) == most
     if symmetric and most == wanted < n and abs(n * wanted_fov / fov - most) <= 1 and fov > 1.01 * wanted_fov:
         notes.warn(

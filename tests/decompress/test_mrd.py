@@ -97,13 +97,14 @@ def test_no_readouts_and_only_noise(tmp_path) -> None:
         ("<y>16</y>", "<y>-16</y>", Code.XML_INVALID),
         ("<y>16</y>", "<y>99999999999</y>", Code.XML_INVALID),
         ("ismrmrdHeader", "someOtherHeader", Code.XML_INVALID),
-        ("<x>24</x>", "<x>60000</x>", Code.TOO_LARGE),
+        ("<x>24</x>", "<x>60000</x>", Code.LENGTH_MISMATCH),
+        ("<y>16</y>", "<y>60000</y>", Code.TOO_LARGE),
     ],
 )
 def test_headers_with_impossible_numbers(old, new, code, tmp_path) -> None:
     text = xml(SMALL)
     assert old in text
-    limits = Limits(memory_bytes=64 * 1024**2)
+    limits = Limits(memory_bytes=32 * 1024**2)
     acquire(SMALL).write(tmp_path / "a.h5", text.replace(old, new))
     assert refused(tmp_path / "a.h5", limits).code is code
 
@@ -126,7 +127,7 @@ def test_a_recon_matrix_that_is_not_told_is_the_encoded_one(zero, tmp_path) -> N
 
 def test_the_budget_is_decided_before_anything_is_allocated(tmp_path) -> None:
     write(Scan(coils=16, matrix=(1, 64, 64)), tmp_path / "a.h5")
-    assert refused(tmp_path / "a.h5", Limits(memory_bytes=2 * 1024**2)).code is Code.TOO_LARGE
+    assert refused(tmp_path / "a.h5", Limits(memory_bytes=1024**2)).code is Code.TOO_LARGE
 
 
 @pytest.mark.parametrize("fault", ["table", "no xml", "floats", "two dimensions", "integers"])
@@ -146,7 +147,11 @@ def test_files_of_another_layout(fault, tmp_path) -> None:
                 file["dataset/data"] = data.reshape(2, -1)
             if fault == "integers":
                 kind = np.dtype(
-                    [("head", data.dtype["head"]), ("traj", h5py.vlen_dtype("f4")), ("data", h5py.vlen_dtype("i2"))]
+                    [
+                        ("head", data.dtype["head"]),
+                        ("traj", h5py.vlen_dtype("f4")),
+                        ("data", h5py.vlen_dtype("i2")),
+                    ]
                 )
                 file.create_dataset("dataset/data", (4,), kind)
     assert refused(path).code is Code.H5_SCHEMA
@@ -246,8 +251,7 @@ def test_two_scans_in_one_archive_are_refused(what, tmp_path) -> None:
         one.uid = other.uid = 0
     acquire(one).write(tmp_path / "a.h5", xml(one))
     second = acquire(other)
-    for samples in second._data:
-        samples *= 1.5
+    second._data = [1.5 * samples for samples in second._data]
     second.write(tmp_path / "b.h5", text)
     with pytest.raises(PermanentError) as error_:
         readers.inspect([member(tmp_path / "a.h5"), member(tmp_path / "b.h5", index=1)], LIMITS)
@@ -281,7 +285,8 @@ def test_the_group_is_picked_by_content(tmp_path) -> None:
 
 
 SENTINELS = {
-    "studyInformation": "<studyInformation><studyDate>1999-01-02</studyDate><accessionNumber>77123</accessionNumber>"
+    "studyInformation": "<studyInformation><studyDate>1999-01-02</studyDate>"
+    "<accessionNumber>77123</accessionNumber>"
     "<referringPhysicianName>SENTINEL_DOCTOR</referringPhysicianName></studyInformation>",
     "subjectInformation": "<subjectInformation><patientName>SENTINEL^NAME</patientName>"
     "<patientID>SENTINEL_ID</patientID><patientBirthdate>1961-02-03</patientBirthdate></subjectInformation>",
@@ -336,15 +341,19 @@ def test_errors_do_not_repeat_what_the_scanner_wrote(tmp_path) -> None:
 
 def test_echo_and_inversion_times_belong_to_their_images(tmp_path) -> None:
     scan = Scan(matrix=(1, 16, 12), coils=2, contrasts=3, sets=2)
-    text = xml(scan).replace("<TE>4.0</TE>", "<TE>4.0</TE>").replace(
-        "<flipAngle_deg>", "<TI>100</TI><TI>900</TI><flipAngle_deg>"
+    text = (
+        xml(scan)
+        .replace("<TE>4.0</TE>", "<TE>4.0</TE>")
+        .replace("<flipAngle_deg>", "<TI>100</TI><TI>900</TI><flipAngle_deg>")
     )
     acquire(scan).write(tmp_path / "a.h5", text)
     readers.read([member(tmp_path / "a.h5")], tmp_path / "k.h5", LIMITS)
     with open_kspace(tmp_path / "k.h5") as file:
         found = [(i.contrast, i.set, i.echo_time_s, i.inversion_time_s) for i in file.info.images]
     assert found == [
-        (c, s, pytest.approx((4 + 3 * c) / 1000), pytest.approx((0.1, 0.9)[s])) for c in range(3) for s in range(2)
+        (c, s, pytest.approx((4 + 3 * c) / 1000), pytest.approx((0.1, 0.9)[s]))
+        for c in range(3)
+        for s in range(2)
     ]
 
 
@@ -383,42 +392,47 @@ def test_surface_coil_flags_on_every_line_are_not_believed(tmp_path) -> None:
     assert any("surface coil" in sentence for sentence in found["warnings"])
 
 
-# ------------------------------------------------------------------------------------- real and other tools' data
+# ---------------------------------------------------------------------------- real and other tools' data
 
 
 @pytest.mark.parametrize("name", ["shepp_oblique_5sl", "shepp_128_c8_r2a2_cal_noise"])
 def test_the_generators_own_phantom_comes_back(name, shared_data, tmp_path) -> None:
     path = shared_data / "scans/ismrmrd" / f"{name}.h5"
-    readers.read([member(path)], tmp_path / "k.h5", LIMITS)
+    summary = readers.read([member(path)], tmp_path / "k.h5", LIMITS)
     with h5py.File(path) as file:
         whole = file["dataset/coil_images"][()].view(np.complex64)[0]
     n = whole.shape[1]
     coil_images = whole[:, :, whole.shape[2] // 4 : 3 * whole.shape[2] // 4]
     with open_kspace(tmp_path / "k.h5") as file:
-        lines = file.mask[0, 0, 0]
+        # the generator adds noise: the middle of k-space stands far above it
+        middle = slice(n // 2 - 8, n // 2 + 8)
+        lines = np.flatnonzero(file.mask[0, 0, 0])
+        lines = lines[(lines >= middle.start) & (lines < middle.stop)]
         kspace = np.fft.fftshift(
             np.fft.fft2(np.fft.ifftshift(coil_images, axes=(-2, -1)), norm="ortho"), axes=(-2, -1)
-        )
-        found = file.read(0, 0)[:, 0]
-        if file.info.whitened:
-            # the whitener is not known here, but it mixes coils only: both span the same space
-            mix, *_ = np.linalg.lstsq(
-                kspace[:, lines].reshape(len(kspace), -1).T, found[:, lines].reshape(len(found), -1).T, rcond=None
-            )
-            kspace = np.tensordot(mix.T, kspace, axes=1)
-        scale = np.vdot(kspace[:, lines], found[:, lines]) / np.vdot(kspace[:, lines], kspace[:, lines])
-        assert error(found[:, lines], scale * kspace[:, lines]) < 0.12, n
+        )[:, lines, middle].reshape(len(whole), -1)
+        found = file.read(0, 0)[:, 0][:, lines, middle].reshape(len(whole), -1)
+        # how noise was whitened is not known here, but it mixes coils only
+        mix, *_ = np.linalg.lstsq(kspace.T, found.T, rcond=None)
+    assert error(found, mix.T @ kspace) < 0.08
+    if not summary["whitened"]:
+        scale = np.trace(mix) / len(mix)
+        assert np.abs(mix - scale * np.eye(len(mix))).max() < 0.08 * abs(scale)
 
 
 @pytest.mark.tools
-@pytest.mark.parametrize("options", [["-m", "64", "-c", "4"], ["-m", "64", "-c", "4", "-a", "2", "-w", "16", "-C"]])
+@pytest.mark.parametrize(
+    "options", [["-m", "64", "-c", "4"], ["-m", "64", "-c", "4", "-a", "2", "-w", "16", "-C"]]
+)
 def test_the_generator_of_debian(options, need_tool, tmp_path) -> None:
     import subprocess
 
     tool = need_tool("ismrmrd_generate_cartesian_shepp_logan")
     path = tmp_path / "made.h5"
-    subprocess.run([tool, *options, "-n", "0.0005", "-o", str(path)], check=True, capture_output=True, timeout=60)
+    subprocess.run(
+        [tool, *options, "-n", "0.0005", "-o", str(path)], check=True, capture_output=True, timeout=60
+    )
     summary = readers.read([member(path)], tmp_path / "k.h5", LIMITS)
     assert summary["coils"] == 4
-    assert summary["whitened"]
+    assert summary["whitened"] == ("-C" in options)
     assert summary["acceleration"] == [2 if "-a" in options else 1, 1]

@@ -14,6 +14,8 @@ from ..readouts import Table
 _TRAJECTORIES = {1: "cartesian", 2: "radial", 4: "spiral", 8: "radial"}
 _SEQUENCES = {"GR": "GRE", "SE": "SE", "EP": "EPI"}
 _THREE_D = 4
+_NOISE_BANDWIDTH = 0.793
+"""Of Siemens' receivers, where the protocol does not repeat it (as the reference converter has it)."""
 
 
 def scan_header(protocol: dict[str, dict[str, Any]], heads: Table, channels: list[int]) -> ScanHeader:
@@ -50,7 +52,7 @@ def scan_header(protocol: dict[str, dict[str, Any]], heads: Table, channels: lis
         field_t=_get(dicom, "flMagneticFieldStrength"),
         h1_hz=_get(dicom, "lFrequency"),
         channels=len(channels),
-        noise_bandwidth=_get(meas, "ReceiverNoiseEquivalentBandwidth"),
+        noise_bandwidth=_get(meas, "ReceiverNoiseEquivalentBandwidth") or _NOISE_BANDWIDTH,
         coil_labels=_labels(yaps, channels),
         tr_ms=_times(yaps, "alTR", 1),
         te_ms=_times(yaps, "alTE", contrasts),
