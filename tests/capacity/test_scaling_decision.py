@@ -94,11 +94,23 @@ def test_a_step_is_bounded(policy: Policy, seen: Observation) -> None:
     assert -policy.max_step_in <= wanted - seen.workers <= policy.max_step_out
 
 
-@given(policies(), observations)
+few = st.integers(0, 12)
+
+
+@given(
+    policies(),
+    st.builds(Observation, visible=few, in_flight=few, delayed=few, running=few, starting=few, coming=few),
+)
 def test_no_more_workers_are_asked_for_than_there_are_scans(policy: Policy, seen: Observation) -> None:
-    policy = replace(policy, min_workers=0)
+    policy = replace(policy, min_workers=0, max_workers=3000, max_step_out=3000)
     scans = seen.here + math.ceil(seen.coming * policy.coming_weight)
     assert decide(policy, seen).wanted <= max(scans, seen.workers)
+
+
+@pytest.mark.parametrize("count", ["visible", "in_flight", "delayed", "coming"])
+def test_one_scan_anywhere_wants_one_worker(count: str) -> None:
+    seen = Observation(**{"visible": 0, count: 1})
+    assert decide(replace(RECON, min_workers=0), seen).wanted == 1
 
 
 @given(policies(), observations)
