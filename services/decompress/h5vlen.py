@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..contract.codes import Code, PermanentError
 
 _DESCRIPTOR = 16  # with addresses of 8 bytes
+_GATHERED = 256 * 1024
 _MAX_PIECE = 8 * 1024 * 1024
 
 
@@ -137,14 +138,21 @@ def _pieces(file: BinaryIO, size: int, dataset: Any, item: int) -> Iterator[byte
             stored.append((int(info.byte_offset), int(info.size), int(info.filter_mask)))
 
         dataset.chunk_iter(note)
+        gathered, held = [], 0
         for offset, length, mask in stored:
             if offset + length > size:
                 raise _damaged()
             file.seek(offset)
-            yield _unpack(file.read(length), filters, mask, chunk_bytes, item)
-    # Compact data lie in the object header, at most 64 KiB: their lengths are read with the header's own
-    # bounds, and no raw format stores acquisitions or XML so.
-    elif layout == h5d.COMPACT:
+            piece = _unpack(file.read(length), filters, mask, chunk_bytes, item)
+            gathered.append(piece[: len(piece) // item * item])
+            held += len(piece)
+            if held > _GATHERED:  # scanners write a chunk a readout: looking at each alone takes longer
+                yield b"".join(gathered)
+                gathered, held = [], 0
+        yield b"".join(gathered)
+    # Compact data lie in the object header, where no offset tells; some libraries put single strings there.
+    # A lie about a string's length fails in the library (the heap knows better), within the child's memory.
+    elif layout == h5d.COMPACT and dataset.get_type().get_class() != h5t.STRING:
         raise PermanentError(
             Code.H5_SCHEMA,
             "An HDF5 file stores variable-length data inside an object header; no raw format does. "

@@ -128,6 +128,19 @@ def test_vlen_inside_vlen_is_refused():
     assert code_of(h5_with(write)) == Code.H5_SCHEMA
 
 
+@pytest.mark.parametrize(
+    ("kind", "code"), [(h5py.string_dtype(), None), (h5py.vlen_dtype("f4"), Code.H5_SCHEMA)]
+)
+def test_strings_may_be_compact_and_nothing_else_of_variable_length(kind, code):
+    def write(h5: h5py.File) -> None:
+        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plan.set_layout(h5py.h5d.COMPACT)
+        space = h5py.h5s.create_simple((1,))
+        h5py.h5d.create(h5.id, b"x", h5py.h5t.py_create(np.dtype(kind), logical=True), space, plan)
+
+    assert code_of(h5_with(write)) == code
+
+
 def test_empty_and_null_data_sets_pass():
     def write(h5: h5py.File) -> None:
         h5["dataset/data"] = h5py.Empty("f4")
