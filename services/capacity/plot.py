@@ -47,7 +47,7 @@ def plot(reports: Sequence[Report], path: Path) -> None:
             _workers(axes[0][column], report)
             _waiting(axes[1][column], report)
             _frontier(axes[2][column], report)
-        axes[0][0].legend(loc="upper left", frameon=False, fontsize=8)
+        axes[0][0].legend(loc="upper left", frameon=False, fontsize=8, ncols=2)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=120)
         plt.close(figure)
 
@@ -69,6 +69,7 @@ def _workers(axis: Any, report: Report) -> None:
     axis.set_title(f"{report.config.day.scanners:,} scanners, {report.scans:,} scans")
     axis.set_ylabel("GPU workers")
     _hours(axis)
+    axis.set_ylim(top=1.2 * axis.get_ylim()[1])  # room for the legend
 
 
 def _waiting(axis: Any, report: Report) -> None:
@@ -90,7 +91,7 @@ def _hours(axis: Any) -> None:
 
 
 def _frontier(axis: Any, report: Report) -> None:
-    axis.axvspan(0, 10, 0, 1, color="#f1f5f2", zorder=0)
+    axis.fill_between([-1, 10], 0, 1.25, color="#e4eee8", zorder=0, lw=0)
     axis.axvline(10, color="#999999", lw=0.8, ls=":")
     axis.axhline(1.25, color="#999999", lw=0.8, ls=":")
     if report.tracking:
