@@ -195,3 +195,37 @@ def test_two_scans_in_one_file_are_refused(shared_data, tmp_path) -> None:
     with pytest.raises(PermanentError) as refused:
         readers.inspect([member(tmp_path / "two.dat", RawKind.TWIX)], LIMITS)
     assert refused.value.code is Code.MIXED_SCANS
+
+
+def as_vb(raw: bytes) -> bytes:
+    """Return a one-measurement file in the layout of VB: no list of measurements, headers by channel."""
+    from twixtools import mdh_def
+
+    scan, vb = np.dtype(mdh_def.Scan_header), np.dtype(mdh_def.VB17_header)
+    start = int.from_bytes(raw[16:24], "little")
+    at = first_readout(raw)
+    blocks = [raw[start:at]]
+    while True:
+        head = np.frombuffer(raw, scan, 1, at)[0]
+        ending = int(head["EvalInfoMask"]) & 1
+        for channel in range(1 if ending else int(head["UsedChannels"])):
+            old = np.zeros((), vb)
+            for name in set(vb.names) & set(scan.names) - {"IceProgramPara"}:
+                old[name] = head[name]
+            old["ChannelId"] = channel
+            begin = at + 192 + channel * (32 + 320 * 8) + 32
+            blocks += [old.tobytes(), b"" if ending else raw[begin : begin + 320 * 8]]
+        at += 192 + 2 * (32 + 320 * 8)
+        if ending:
+            break
+    return b"".join(blocks) + bytes(300)
+
+
+def test_the_layout_of_vb_reads_the_same(shared_data, tmp_path) -> None:
+    raw = (shared_data / "scans/siemens_twix/twixtools_gre.dat").read_bytes()
+    (tmp_path / "ve.dat").write_bytes(raw)
+    (tmp_path / "vb.dat").write_bytes(as_vb(raw))
+    found = [
+        readers.inspect([member(tmp_path / name, RawKind.TWIX)], LIMITS) for name in ("ve.dat", "vb.dat")
+    ]
+    assert found[0] | {"seconds": 0} == found[1] | {"seconds": 0}
