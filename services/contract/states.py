@@ -10,9 +10,11 @@ One DynamoDB table, keys ``pk`` and ``sk`` (both strings), one index :data:`BY_S
 ``scan#<scan_id>``       ``intake``                  state of its decompression
 ``scan#<scan_id>``       ``recon#<recon_id>``        state of one reconstruction, with the record
 ``scan#<scan_id>``       ``attempt#<stage>#<token>`` one attempt and its time-points, appended only
+``scaler#<stage>``       ``scaler``                  when the scaler last looked and last changed something
+``share#<digest>``       ``refresh``                 when a share was last refreshed, and what runs
 =======================  ==========================  ==================================================
 
-State items hold ``state`` (:class:`State`), ``owner`` and ``token`` (the fencing token: a number that
+The last two have no ``state`` and so stand in no listing. State items hold ``state`` (:class:`State`), ``owner`` and ``token`` (the fencing token: a number that
 grows with every claim; who publishes must still hold it), ``lease_until``, ``code``, ``message``.
 """
 
