@@ -93,14 +93,14 @@ def pseudo_replicas(
     assert isinstance(filled, Tensor)
     base = (csm.conj() * kspace_to_image(filled, dims)).sum(dim=1)
     phase = torch.exp(-1j * torch.angle(base))
-    mean = torch.zeros(base.shape, dtype=torch.float32)
+    mean = torch.zeros(base.shape, dtype=torch.float32, device=base.device)
     spread = torch.zeros_like(mean)
     generator = torch.Generator().manual_seed(seed)
     for replica in range(1, replicas + 1):
         noisy = kspace.clone()
         for index in range(noisy.shape[0]):
             noise = torch.randn(noisy.shape[1:], dtype=torch.complex64, generator=generator)
-            noisy[index] += noise * (noise_std * noise_scale) * acquired
+            noisy[index] += (noise * (noise_std * noise_scale) * acquired).to(noisy.device)
         again = interpolation.refill(noisy)
         assert isinstance(again, Tensor)
         image = (csm.conj() * kspace_to_image(again, dims)).sum(dim=1)

@@ -24,6 +24,7 @@ from .volume import n_planes, orientation_letters, plane_name
 _MOST_TILES = 30
 _MOST_IMAGES = 12
 _MOST_MAPS = 6
+_MOST_WORDS = 8
 
 
 @dataclass(frozen=True)
@@ -252,7 +253,8 @@ def _words(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_words(item) for item in value)
+        shown = ", ".join(_words(item) for item in value[:_MOST_WORDS])
+        return shown if len(value) <= _MOST_WORDS else f"{shown}, … ({len(value)})"
     return "yes" if value is True else "no" if value is False else number(value)
 
 
