@@ -11,6 +11,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from .acknowledge import acknowledge, controls
 from .config import Environment
 from .retention import retention
 
@@ -94,6 +95,13 @@ class Network(Construct):
             subnet_configuration=tiers,
             restrict_default_security_group=not env.lacks("vpc_default_group"),
         )  # fmt: skip
+        if egress == "public":
+            acknowledge(
+                self.vpc,
+                "An environment without standing costs: workers have addresses of their own, and no "
+                "security group lets anything in.",
+                *controls("VPCNoUnrestrictedRouteToIGW", "VPCSubnetAutoAssignPublicIpDisabled"),
+            )
         self.cidr = env.network.cidr
         self.subnets = ec2.SubnetSelection(subnet_group_name="work")
         self.public_addresses = egress == "public"

@@ -1,9 +1,9 @@
 """Deploy the stacks into an emulated AWS on this machine, send one scan through them, look at its images.
 
-``python tests/e2e/deploy_local.py`` (or ``make deploy-local``): emulator up, real command line bootstraps and deploys
-environment ``emulated``, an undersampled archive is put to the deployed raw bucket, the deployed events,
-queues, schedule and Lambdas move it, workers run as processes, its image is compared with the truth, and all
-is stopped again. Exit code 1 when any step fails.
+``python tests/e2e/deploy_local.py`` (or ``make deploy-local``): emulator up, the command line bootstraps and
+deploys environment ``emulated``, an undersampled archive is put to the deployed raw bucket, the deployed
+events, queues, schedule and Lambdas move it, workers run as processes, its image is compared with the truth,
+and all is stopped again. Exit code 1 when any step fails.
 """
 
 import argparse
@@ -16,13 +16,13 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
 
-import h5py
-import truth
-from emulated_cloud import EmulatedCloud
+import h5py  # noqa: E402
+import truth  # noqa: E402
+from emulated_cloud import EmulatedCloud  # noqa: E402
 
-from mrirecon.contract import keys, states
-from mrirecon.contract.keys import Priority
-from mrirecon.contract.states import State
+from mrirecon.contract import keys, states  # noqa: E402
+from mrirecon.contract.keys import Priority  # noqa: E402
+from mrirecon.contract.states import State  # noqa: E402
 
 MINUTES = 8
 WORST_ERROR = 0.1

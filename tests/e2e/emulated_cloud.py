@@ -45,8 +45,8 @@ def free_port():
 class EmulatedCloud:
     """The emulator, the stand-ins, the deployed stacks, and the runner of the workers.
 
-    ``with EmulatedCloud(folder) as cloud: cloud.deploy(); cloud.work()``. Whatever was started is stopped at the
-    end, also after a failure.
+    ``with EmulatedCloud(folder) as cloud: cloud.deploy(); cloud.work()``. Whatever was started is
+    stopped at the end, also after a failure.
     """
 
     def __init__(self, folder):
@@ -171,7 +171,9 @@ class EmulatedCloud:
                 return
             except OSError:
                 if time.monotonic() > deadline:
-                    raise RuntimeError(f"the emulator did not answer within a minute: see {log.name}") from None
+                    raise RuntimeError(
+                        f"the emulator did not answer within a minute: see {log.name}"
+                    ) from None
                 time.sleep(0.3)
 
     def _check_complete(self, stacks):

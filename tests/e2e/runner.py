@@ -113,7 +113,9 @@ class Runner:
         for process in staying[wanted:]:
             process.stop()
         for _ in range(wanted - len(staying)):
-            self.service.append(self._begin("decompress", self.decompress_command, self.decompress_environment))
+            self.service.append(
+                self._begin("decompress", self.decompress_command, self.decompress_environment)
+            )
 
     def _run(self, jobs):
         for job in jobs:

@@ -1,8 +1,8 @@
 """What no emulator has: AWS Batch whose jobs really run, and a file gateway's cache refresh.
 
-One small HTTP server on loopback speaks the two services' own protocols, so that boto3 in the Lambdas calls it as
-it calls AWS (by ``AWS_ENDPOINT_URL_BATCH`` and ``AWS_ENDPOINT_URL_STORAGE_GATEWAY``). A job's states are set
-by whoever runs the jobs (:mod:`runner`).
+One small HTTP server on loopback speaks the two services' own protocols, so that boto3 in the Lambdas calls
+it as it calls AWS (by ``AWS_ENDPOINT_URL_BATCH`` and ``AWS_ENDPOINT_URL_STORAGE_GATEWAY``). Jobs' states are
+set by whoever runs the jobs (:mod:`runner`).
 """
 
 import json
@@ -68,7 +68,10 @@ class StandIns:
                 return self._refresh(body)
             action = getattr(self, "_" + path.rstrip("/").rsplit("/", 1)[-1], None)
             if not path.startswith("/v1/") or action is None:
-                return 404, {"__type": "UnknownOperationException", "message": f"no stand-in for {target or path}"}
+                return 404, {
+                    "__type": "UnknownOperationException",
+                    "message": f"no stand-in for {target or path}",
+                }
             return action(body)
 
     def _submitjob(self, body):

@@ -25,8 +25,11 @@ def test_a_function_is_bounded_logged_and_inside_the_network(production, name):
     assert found["ReservedConcurrentExecutions"] >= 1
     assert found["Runtime"].startswith("python3.")
     assert found["VpcConfig"]["SubnetIds"]
-    group = production.resources("AWS::Logs::LogGroup")[("Control", found["LoggingConfig"]["LogGroup"]["Ref"])]
-    assert group["RetentionInDays"] == 365 and group["KmsKeyId"]
+    group = production.resources("AWS::Logs::LogGroup")[
+        ("Control", found["LoggingConfig"]["LogGroup"]["Ref"])
+    ]
+    assert group["RetentionInDays"] == 365
+    assert group["KmsKeyId"]
 
 
 def test_the_scaler_is_told_the_policies_of_the_configuration(production):
@@ -34,7 +37,13 @@ def test_the_scaler_is_told_the_policies_of_the_configuration(production):
     config = load("production")
     assert Policy.from_json(told[env.DECOMPRESS_SCALING]) == config.decompress.scaling
     assert Policy.from_json(told[env.RECON_SCALING]) == config.recon.scaling
-    for name in (env.ECS_CLUSTER, env.ECS_SERVICE, env.BATCH_JOB_QUEUE, env.BATCH_JOB_DEFINITION, env.LEDGER_TABLE):
+    for name in (
+        env.ECS_CLUSTER,
+        env.ECS_SERVICE,
+        env.BATCH_JOB_QUEUE,
+        env.BATCH_JOB_DEFINITION,
+        env.LEDGER_TABLE,
+    ):
         assert told[name]
 
 
@@ -61,7 +70,9 @@ def test_a_function_accepts_what_the_stacks_tell_it(production, name):
 
 
 def test_the_scaler_looks_every_minute_and_a_missed_look_is_not_repeated(production):
-    (rule,) = [r for r in production.resources("AWS::Events::Rule", "Control").values() if "ScheduleExpression" in r]
+    (rule,) = [
+        r for r in production.resources("AWS::Events::Rule", "Control").values() if "ScheduleExpression" in r
+    ]
     assert rule["ScheduleExpression"] == "rate(1 minute)"
     assert rule["Targets"][0]["RetryPolicy"] == {"MaximumEventAgeInSeconds": 60, "MaximumRetryAttempts": 0}
     assert rule["Targets"][0]["DeadLetterConfig"]
@@ -101,7 +112,8 @@ def test_every_alarm_names_a_page_that_exists_and_tells_somebody(production):
         assert match, name
         page = (ROOT / "docs" / "runbook" / match[1]).read_text()
         assert len(page) > 400, f"{match[1]} says too little"
-        assert alarm["AlarmActions"] and alarm["OKActions"]
+        assert alarm["AlarmActions"]
+        assert alarm["OKActions"]
 
 
 def test_every_page_of_the_runbook_is_named_by_an_alarm(production):
@@ -141,7 +153,8 @@ def test_every_metric_shown_is_one_of_the_contract(production):
     names = {value for name, value in vars(metrics).items() if name.isupper() and isinstance(value, str)}
     body = json.dumps(production.one("AWS::CloudWatch::Dashboard")["DashboardBody"])
     shown = set(re.findall(r'\\"Mrirecon\\",\\"(\w+)\\"', body))
-    assert shown and shown <= names
+    assert shown
+    assert shown <= names
 
 
 def test_the_budget_tells_the_alarm_topic(production):

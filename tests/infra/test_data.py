@@ -100,7 +100,8 @@ def test_every_lane_ends_in_its_stages_dead_letters(production):
     for name, queue in lanes.items():
         target = queue["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"][0]
         stage = name.split("Queue")[0]
-        assert target.startswith(stage) and "DeadLetters" in target
+        assert target.startswith(stage)
+        assert "DeadLetters" in target
         dead = queues[("Data", target)]
         assert dead["MessageRetentionPeriod"] > queue["MessageRetentionPeriod"]
     assert {q["RedrivePolicy"]["maxReceiveCount"] for n, q in lanes.items() if "Refresh" not in n} == {4}

@@ -16,7 +16,9 @@ def test_every_queue_is_encrypted_and_takes_no_plain_http(any_synth):
     refusing = set()
     for (stack, _), policy in any_synth.resources("AWS::SQS::QueuePolicy").items():
         for statement in policy["PolicyDocument"]["Statement"]:
-            if statement["Effect"] == "Deny" and statement["Condition"]["Bool"] == {"aws:SecureTransport": "false"}:
+            if statement["Effect"] == "Deny" and statement["Condition"]["Bool"] == {
+                "aws:SecureTransport": "false"
+            }:
                 refusing |= {(stack, queue["Ref"]) for queue in policy["Queues"]}
     for key, queue in queues.items():
         assert queue["KmsMasterKeyId"], key
@@ -69,13 +71,18 @@ def test_the_isolated_network_reaches_all_services_that_are_called(production):
         "s3", "dynamodb", "sqs", "ecs", "ecs-agent", "ecs-telemetry", "ecr.api", "ecr.dkr", "logs", "batch",
         "monitoring", "kms", "storagegateway", "sts",
     ):  # fmt: skip
-        assert f".{service}\"" in text, service
+        assert f'.{service}"' in text, service
     assert not production.resources("AWS::EC2::InternetGateway")
     assert production.resources("AWS::EC2::FlowLog")
 
 
 def test_the_smallest_environment_has_no_standing_machines_or_endpoints(dev):
-    for kind in ("AWS::FSx::FileSystem", "AWS::EC2::Instance", "AWS::EC2::NatGateway", "AWS::SageMaker::Domain"):
+    for kind in (
+        "AWS::FSx::FileSystem",
+        "AWS::EC2::Instance",
+        "AWS::EC2::NatGateway",
+        "AWS::SageMaker::Domain",
+    ):
         assert not dev.resources(kind)
     kinds = {e["VpcEndpointType"] for e in dev.resources("AWS::EC2::VPCEndpoint").values()}
     assert kinds == {"Gateway"}, "gateway endpoints cost nothing"
@@ -92,7 +99,7 @@ def test_no_batch_job_is_privileged_or_endless(any_synth):
 
 
 def test_memory_asked_for_is_below_what_a_machine_offers(any_synth):
-    """A job that asks for a machine's nominal memory is never placed: the agent and the kernel need theirs."""
+    """A job that asks for a machine's nominal memory is never placed: agent and kernel need theirs."""
     nominal = {"g5.xlarge": 16, "g6.xlarge": 16, "g6.2xlarge": 32, "g5.2xlarge": 32}
     jobs = any_synth.resources("AWS::Batch::JobDefinition")
     for job in jobs.values():
@@ -119,7 +126,8 @@ def test_shares_are_encrypted_closed_and_announce_what_rests(production):
     found = {k: s for kind in SHARES for k, s in production.resources(kind).items()}
     assert len(found) == 4
     for (_, name), share in found.items():
-        assert share["EncryptionType"] == "SseKms" and share["KMSKey"]
+        assert share["EncryptionType"] == "SseKms"
+        assert share["KMSKey"]
         assert share["ObjectACL"] == "bucket-owner-full-control"
         raw = "Raw" in name
         assert share["ReadOnly"] is not raw, name
@@ -140,7 +148,8 @@ def test_only_named_users_and_the_hospitals_machines_reach_the_shares(production
 def test_only_the_raw_share_may_write_and_none_may_change_who_owns(production):
     for (_, name), policy in production.resources("AWS::IAM::Policy", "FileShare").items():
         if "SharesImagesRole" in name:
-            assert "s3:PutObject" not in json.dumps(policy) and "s3:DeleteObject" not in json.dumps(policy)
+            assert "s3:PutObject" not in json.dumps(policy)
+            assert "s3:DeleteObject" not in json.dumps(policy)
 
 
 def test_containers_cannot_be_entered(any_synth):

@@ -1,0 +1,79 @@
+"""The cost estimate: quantities from the template, prices only with a source, nothing guessed silently."""
+
+import pytest
+import yaml
+
+from infra.config import load
+from infra.cost import HOURS, PRICES, Line, Price, Scan, estimate, main, read_prices, render
+
+
+@pytest.fixture
+def lines(production):
+    return estimate(load("production"), list(production.templates.values()), Scan())
+
+
+def quantity(lines, price):
+    return sum(line.quantity for line in lines if line.price == price)
+
+
+def test_idle_quantities_are_those_of_the_template(production, lines):
+    endpoints = [
+        e
+        for e in production.resources("AWS::EC2::VPCEndpoint").values()
+        if e["VpcEndpointType"] == "Interface"
+    ]
+    assert quantity(lines, "interface_endpoint_hour") == len(endpoints) * 2 * HOURS
+    assert quantity(lines, "kms_key_month") == 3
+    assert quantity(lines, "fsx_lustre_gib_month_250") == 1200
+    assert quantity(lines, "ebs_gp3_gib_month") == 80 + 500
+    assert quantity(lines, "alarm_month") == len(production.resources("AWS::CloudWatch::Alarm"))
+
+
+def test_the_smallest_environment_stands_for_nothing(dev):
+    found = estimate(load("dev"), list(dev.templates.values()), Scan())
+    standing = {line.price for line in found if line.kind == "idle" and line.quantity}
+    assert standing == {"kms_key_month", "alarm_month", "dashboard_month", "lambda_gib_second"}
+
+
+def test_a_scan_costs_its_seconds(lines):
+    config = load("production")
+    assert quantity(lines, "gpu_machine_hour") == pytest.approx(
+        config.recon.scaling.scan_seconds * 1000 / 3600
+    )
+    hours = config.decompress.scaling.scan_seconds * 1000 / 3600
+    assert quantity(lines, "fargate_vcpu_hour") == pytest.approx(4 * hours)
+
+
+def test_every_price_that_is_asked_for_is_in_the_file(lines):
+    assert {line.price for line in lines} <= set(read_prices())
+
+
+def test_a_price_has_a_source_and_a_day_or_no_value():
+    for price in read_prices().values():
+        assert price.value is None or (price.source and price.read_on)
+    with pytest.raises(ValueError, match="needs its source"):
+        Price(unit="hour", value=1.0)
+
+
+def test_an_empty_price_is_told_and_left_out_of_the_sum():
+    prices = {
+        "a": Price(unit="hour", value=2.0, source="https://price.example", read_on="2026-11-01"),
+        "b": Price(unit="key"),
+    }
+    text = render(load("dev"), [Line("idle", "machines", 10, "a"), Line("idle", "keys", 3, "b")], prices)
+    assert "20.00 plus 1 line(s) without a price" in text
+    assert "b: US dollars a key" in text
+    assert "https://price.example (2026-11-01)" in text
+
+
+def test_a_price_file_without_sources_is_refused(tmp_path, capsys):
+    told = yaml.safe_load(PRICES.read_text())
+    told["prices"]["kms_key_month"]["value"] = 1.0
+    (tmp_path / "prices.yaml").write_text(yaml.safe_dump(told))
+    assert main(["--env", "dev", "--prices", str(tmp_path / "prices.yaml")]) == 2
+    assert "needs its source" in capsys.readouterr().err
+
+
+def test_an_unknown_environment_is_told(capsys):
+    assert main(["--env", "nowhere"]) == 2
+    assert "takes one of dev" in capsys.readouterr().err
