@@ -128,7 +128,9 @@ class IntakeHandler:
                 Code.GONE, "The archive was removed before it was read: drop it on the share again."
             )
         if delivery.version is None and delivery.etag != info.etag:
-            raise ReplacedError
+            gone = ReplacedError()  # and what took its place has its own announcement
+            hold.settle(held.pop(), State.SUPERSEDED, code=gone.code.value, message=gone.message)
+            return
         scan = held[0].known.get("scan_id")
         if scan and self._ended_before(str(scan), delivery, place, held[0], hold):
             return

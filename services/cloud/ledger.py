@@ -47,10 +47,11 @@ class DynamoLedger:
             {"state": State.CLAIMED.value, "owner": owner, "lease_until": now + lease,
              "updated_at": iso(now)},
             first=first, add_token=True,
-            condition="attribute_not_exists(pk) OR #state IN (:queued, :waiting, :failed) OR "
+            condition="attribute_not_exists(pk) OR #state IN (:queued, :waiting, :failed, :superseded) OR "
             "(#state = :claimed AND (lease_until < :now OR #owner = :me))",
             values={
                 ":queued": State.QUEUED.value, ":waiting": State.WAITING.value, ":failed": State.FAILED.value,
+                ":superseded": State.SUPERSEDED.value,
                 ":claimed": State.CLAIMED.value, ":now": now, ":me": owner,
             },
         )  # fmt: skip

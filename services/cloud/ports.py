@@ -164,8 +164,9 @@ class Ledger(Protocol):
     def claim(self, pk: str, sk: str, owner: str, lease: float, **first: Any) -> Claim | Row:
         """Take a state item, or return it as it is when it is ended or another's lease still runs.
 
-        A ``failed`` item may be taken again: whoever redrives it wants just that.  ``first`` are attributes
-        set when the item has none of them yet.
+        A ``failed`` item may be taken again: whoever redrives it wants just that.  So may a
+        ``superseded`` one: the same unfinished bytes may lie under another key, and be the newest there.
+        ``first`` are attributes set when the item has none of them yet.
         """
         ...
 
