@@ -57,14 +57,10 @@ def separate(part: Part, rows: Ints, scan: Sorted, notes: Notes) -> Block | None
         return None
     limits = encoding.limits
     nz, ny = encoding.encoded.matrix[:2]
-    ky = line_positions(
-        table["ky"], ny, limits.get("kspace_encoding_step_1"), table["user_ky"], "phase", notes
-    )
+    ky = line_positions(part, rows, "ky", ny, limits.get("kspace_encoding_step_1"), notes)
     ky, ny = _trim(ky, ny)
     if volume:
-        kz = line_positions(
-            table["kz"], nz, limits.get("kspace_encoding_step_2"), table["user_kz"], "partition", notes
-        )
+        kz = line_positions(part, rows, "kz", nz, limits.get("kspace_encoding_step_2"), notes)
         kz, nz = _trim(kz, nz)
     else:
         kz, nz = np.zeros_like(ky), 1

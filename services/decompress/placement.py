@@ -185,44 +185,46 @@ def _kx_range(low: int, high: int, n: int, n_out: int) -> tuple[int, int]:
     return (0 if low == 0 else max(first, 0)), (n_out if high == n else min(stop, n_out))
 
 
-def line_positions(
-    steps: Ints, n: int, limit: Limit | None, user_centre: Ints, axis: str, notes: Notes
-) -> Ints:
+def line_positions(part: Part, rows: Ints, axis: str, n: int, limit: Limit | None, notes: Notes) -> Ints:
     """Return where lines lie on an axis of ``n`` points whose centre is ``n // 2``.
 
     The header's centre of the counter places them, and with it partial Fourier.  The Siemens converter is
-    known to give a wrong one in places and to leave the right one in a user counter; where that differs it is
-    believed.
+    known to give a wrong one in places and to leave the right one in a user counter; where the two differ,
+    the one whose lines carry more signal is believed.
 
     Parameters
     ----------
-    steps
-        The counter of each line.
+    part, rows
+        Readouts, as indices into ``part.table``.
+    axis
+        ``ky`` or ``kz``.
     n, limit
         Points of the axis, and what the header says of the counter.
-    axis, notes
-        Name of the axis, and where contradictions are reported.
-    user_centre
-        The user counter of each line, 0 where it tells nothing.
+    notes
+        Where contradictions are reported.
 
     Raises
     ------
     PermanentError
         ``index_range`` where the lines do not fit on the axis.
     """
+    steps = part.table[axis][rows].astype(np.int64)
+    user = part.table[f"user_{axis}"][rows]
     low, high = int(steps.min()), int(steps.max())
 
     def fits(centre: int) -> bool:
         return low - centre + n // 2 >= 0 and high - centre + n // 2 < n
 
     centre = limit.center if limit is not None else n // 2
-    told = np.unique(user_centre[user_centre != 0])
-    if told.size == 1 and int(told[0]) != centre and fits(int(told[0])) and limit is not None:
+    told = int(user[0]) if user[0] > 0 and (user == user[0]).all() else centre
+    if told != centre and fits(told) and (
+        not fits(centre) or _power(part, rows, steps, told) > _power(part, rows, steps, centre)
+    ):  # fmt: skip
         notes.warn(
-            f"The header puts the k-space centre at step {centre} along {axis}, the readouts at step "
-            f"{int(told[0])}: the readouts were believed."
+            f"The header puts the k-space centre at step {centre} along {axis}, the readouts at step {told}, "
+            "where there is more signal: the readouts were believed."
         )
-        centre = int(told[0])
+        centre = told
     if not fits(centre):
         if not fits(n // 2):
             raise PermanentError(
@@ -235,4 +237,13 @@ def line_positions(
             f"outside the matrix of {n}: the middle of the matrix was taken."
         )
         centre = n // 2
-    return steps.astype(np.int64) - centre + n // 2
+    return steps - centre + n // 2
+
+
+def _power(part: Part, rows: Ints, steps: Ints, at: int) -> float:
+    """Return the mean power of some of the lines at a step and beside it."""
+    near = rows[np.abs(steps - at) <= 1]
+    if not near.size:
+        return 0.0
+    pick = near[np.linspace(0, near.size - 1, min(near.size, 64)).astype(int)]
+    return float(np.mean([np.vdot(s, s).real for s in (part.samples(int(row)) for row in pick)]))

@@ -254,15 +254,11 @@ def _place(part: Part, rows: Ints, marked: Mask, encoding: Encoding, apart: Ints
             "Send the slabs as separate scans.",
         )
     limits = encoding.limits
-    ky = line_positions(
-        table["ky"], ny, limits.get("kspace_encoding_step_1"), table["user_ky"], "phase", notes
-    )
+    ky = line_positions(part, rows, "ky", ny, limits.get("kspace_encoding_step_1"), notes)
     if nz == 1:
         kz = np.zeros_like(ky)
     else:
-        kz = line_positions(
-            table["kz"], nz, limits.get("kspace_encoding_step_2"), table["user_kz"], "partition", notes
-        )
+        kz = line_positions(part, rows, "kz", nz, limits.get("kspace_encoding_step_2"), notes)
     readout = readout_grid(part, rows, encoding, encoding.recon.fov_mm[2], notes)
     shape = (len(keys), len(found.labels), nz, ny)
     block = place(part, rows, image, found.index, kz, ky, shape, readout)

@@ -63,6 +63,7 @@ CASES: dict[str, Scan] = {
     "header_half_points_full_fov": Scan(spoil={"encoded_x": 40}),
     "oversampling_already_removed": Scan(os=1.0, spoil={"encoded_x": 80, "encoded_fov_x": 400.0}),
     "PF6_8_centre_in_user_counter": Scan(lines=(12, 48), spoil={"centre": 18, "user": 24}),
+    "user_counter_of_something_else": Scan(spoil={"user": 21}, lines=(0, 44)),
     "header_centre_outside": Scan(spoil={"centre": 0}),
 }
 
@@ -119,7 +120,7 @@ def _warnings(scan: Scan, tmp_path) -> str:
         ("header_says_no_oversampling", "gives 40 points along the readout, the readouts have 80"),
         ("header_half_points_full_fov", "gives 40 points along the readout, the readouts have 80"),
         ("oversampling_already_removed", "the oversampling had been removed before"),
-        ("PF6_8_centre_in_user_counter", "centre at step 18 along phase, the readouts at step 24"),
+        ("PF6_8_centre_in_user_counter", "centre at step 18 along ky, the readouts at step 24"),
         ("header_centre_outside", "the middle of the matrix was taken"),
         ("averages_partial", "acquired 1 to 3 times"),
     ],
