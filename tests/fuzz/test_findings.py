@@ -31,14 +31,13 @@ def verdict_of(raw: bytes, folder: Path) -> str:
     return "ok"
 
 
-@pytest.mark.parametrize("finding", [path for path in FINDINGS if path.name.startswith("walk-")], ids=str)
-def test_a_finding_in_the_walk_has_a_verdict(finding: Path):
-    assert targets.walk_archive(finding.read_bytes())
-
-
-@pytest.mark.parametrize("finding", [path for path in FINDINGS if path.name.startswith("gate-")], ids=str)
-def test_a_finding_in_the_gate_has_a_verdict(finding: Path, tmp_path: Path):
-    assert verdict_of(finding.read_bytes(), tmp_path) == Code.H5_CORRUPT
+@pytest.mark.parametrize("finding", FINDINGS, ids=lambda path: path.name)
+def test_a_finding_has_a_verdict(finding: Path, tmp_path: Path):
+    """``walk-…`` ended without a verdict once; ``gate-…`` crashed libhdf5 or led it round in circles."""
+    if finding.name.startswith("walk-"):
+        assert targets.walk_archive(finding.read_bytes())
+    else:
+        assert verdict_of(finding.read_bytes(), tmp_path) == Code.H5_CORRUPT
 
 
 @pytest.mark.slow
