@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -97,7 +98,7 @@ def decompress(
         The machine, not the archive, was at fault.
     """
     with _opened(archive, limits, work_dir) as job:
-        target = Path(tempfile.mkdtemp(prefix=".mrirecon-", dir=kspace_path.parent))
+        target = _private_folder(".mrirecon-", kspace_path.parent)
         try:
             found = job.run("decompress", progress, out=target / "kspace.h5")
             result = job.intake(found)
@@ -227,7 +228,7 @@ def _opened(archive: Path, limits: Limits | None, work_dir: Path | None) -> Iter
         folder = None
         try:
             before = os.fstat(descriptor)
-            folder = Path(tempfile.mkdtemp(prefix="mrirecon-", dir=work_dir)).absolute()
+            folder = _private_folder("mrirecon-", work_dir)
             if before.st_size <= limits.max_archive_bytes:
                 digest.start()
             job = _Job(descriptor, _timely(limits, before.st_size), folder, digest, before, began)
@@ -249,6 +250,14 @@ def _opened(archive: Path, limits: Limits | None, work_dir: Path | None) -> Iter
 def _timely(limits: Limits, size: int) -> Limits:
     """Return ``limits`` with processor time by the archive's size: ten minutes and a second for each MB."""
     return replace(limits, cpu_seconds=min(limits.cpu_seconds, 600 + size // 1_000_000))
+
+
+def _private_folder(prefix: str, parent: Path | None) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=parent)).absolute()
+    except OSError as error:
+        code = Code.DISK_FULL if error.errno in {errno.ENOSPC, errno.EDQUOT} else Code.STORAGE
+        raise RetryableError(code, "No temporary folder could be made; the scan is tried again.") from None
 
 
 def _open(archive: Path) -> int:

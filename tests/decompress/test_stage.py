@@ -169,9 +169,15 @@ def test_a_wrong_limit_is_said(environ):
     assert caught.value.code == Code.BAD_SETTINGS
 
 
-def test_a_full_or_missing_work_folder_is_not_the_scans_fault(archive: Path):
-    with pytest.raises((OSError, RetryableError)):
-        stage.decompress(archive, archive.parent / "kspace.h5", work_dir=archive.parent / "missing")
+def test_a_missing_folder_is_not_the_scans_fault(archive: Path):
+    for folders in (
+        {"work_dir": archive.parent / "missing"},
+        {"kspace": archive.parent / "missing" / "k.h5"},
+    ):
+        kspace = folders.pop("kspace", archive.parent / "kspace.h5")
+        with pytest.raises(RetryableError) as caught:
+            stage.decompress(archive, kspace, **folders)
+        assert caught.value.code == Code.STORAGE
 
 
 def test_scans_at_once_do_not_meet(archive: Path):
