@@ -80,17 +80,25 @@ class Part:
         :data:`TABLE`, one row a readout in the order of the file.
     stores
         complex64 ``(row, channel, sample)``, one array for each shape of readout that occurs.
-    digests
-        ``(readout, 32)`` bytes: SHA-256 of each readout's counters and samples.
     warnings
         What the reader found odd.
+    known_digests
+        :attr:`digests`, where they were computed before.
     """
 
     header: ScanHeader
     table: Table
     stores: list[NDArray[np.complex64]]
-    digests: NDArray[np.uint8]
+    known_digests: NDArray[np.uint8] | None = field(default=None, repr=False)
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def digests(self) -> NDArray[np.uint8]:
+        """``(readout, 32)`` bytes: SHA-256 of each readout's counters and samples, computed when asked for."""
+        if self.known_digests is None:
+            found = b"".join(digest(row, self.samples(index)) for index, row in enumerate(self.table))
+            self.known_digests = np.frombuffer(found, np.uint8).reshape(-1, 32)
+        return self.known_digests
 
     def samples(self, index: int) -> NDArray[np.complex64]:
         """Return the samples of one readout, complex64 ``(channel, sample)``: a view."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ class _Planned:
     whiten: NDArray[np.complex64] | None
     acs: Block | None
     acs_coils: Ints | None
-    digest: str
+    digest: Future[str]
     notes: Notes = field(default_factory=Notes)
 
     @property
@@ -113,7 +114,10 @@ class _Planned:
 def _plan(members: list[Member], limits: Limits, progress: Progress) -> _Planned:
     notes = Notes()
     kind, parts = _read_parts(members, limits, progress)
-    digest = scan_digest(parts)
+    # Beside all that follows: hashing leaves the interpreter free.
+    worker = ThreadPoolExecutor(max_workers=1)
+    digest = worker.submit(scan_digest, parts)
+    worker.shutdown(wait=False)
     notes.did("read", format=kind, measurements=len(parts), readouts=sum(p.table.shape[0] for p in parts))
     scan = choose(parts, notes)
     sorted_ = sort(scan.image, notes)
@@ -223,7 +227,7 @@ def _summary(planned: _Planned) -> dict[str, Any]:
         acs_lines = int(planned.acs.mask().any(axis=(0, 1, 2)).sum())
     return {
         "format": planned.format,
-        "acquisitions_digest": planned.digest,
+        "acquisitions_digest": planned.digest.result(),
         "warnings": planned.notes.warnings,
         "matrix": [nz, ny, block.readout.n_out],
         "fov_mm": [round(v, 3) for v in geometry.fov_mm],

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..header import ScanHeader
-from ..readouts import TABLE, Part, check_finite, digest
+from ..readouts import TABLE, Part, check_finite
 
 
 def acquired(lines: NDArray[np.complex64]) -> NDArray[np.int64]:
@@ -35,7 +35,7 @@ def gridded_part(
     PermanentError
         ``non_finite``.
     """
-    tables, digests = [], []
+    tables = []
     for number, (store, values) in enumerate(zip(stores, counters, strict=True)):
         check_finite(np.ascontiguousarray(store))
         rows = acquired(store)
@@ -47,6 +47,4 @@ def gridded_part(
         for name, value in values.items():
             table[name] = value
         tables.append(table)
-        digests += [digest(row, store[row["row"]]) for row in table]
-    found = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
-    return Part(header, np.concatenate(tables), stores, found)
+    return Part(header, np.concatenate(tables), stores)

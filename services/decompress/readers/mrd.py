@@ -9,7 +9,6 @@ second reads slices of at most :data:`ROWS` rows, header and samples in one call
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -23,7 +22,7 @@ from .. import xmlgate
 from ..header import ScanHeader, parse
 from ..limits import Limits
 from ..members import Member
-from ..readouts import COUNTERS, TABLE, Part, Table, allocate, check_finite, digest
+from ..readouts import COUNTERS, TABLE, Part, Table, allocate, check_finite
 
 ROWS = 512
 """Readouts a read, at most: more gain nothing (measured)."""
@@ -152,8 +151,8 @@ def _read_group(group: h5py.Group, member: Member, limits: Limits, progress: Pro
     table = _table(heads)
     _check_lengths(table, lengths, header)
     stores = allocate(table, limits.memory_bytes // 2)
-    digests = _second_pass(data, table, stores, progress)
-    return Part(header, table, stores, digests)
+    _second_pass(data, table, stores, progress)
+    return Part(header, table, stores)
 
 
 def _check_schema(data: h5py.Dataset) -> None:
@@ -287,35 +286,21 @@ def _most_common(values: NDArray[np.int64]) -> int:
 
 def _second_pass(
     data: h5py.Dataset, table: Table, stores: list[NDArray[np.complex64]], progress: Progress
-) -> NDArray[np.uint8]:
-    """Read the samples into place; return the digest of every readout, taken beside the reading."""
+) -> None:
+    """Read the samples into place, checking each block while it is in the cache."""
     count = table.shape[0]
-    digests = np.empty((count, 32), np.uint8)
     flat = [store.reshape(store.shape[0], -1).view(np.float32) for store in stores]
-
-    def take_digests(start: int, stop: int) -> None:
-        for index in range(start, stop):
-            row = table[index]
-            found = digest(row, stores[row["store"]][row["row"]])
-            digests[index] = np.frombuffer(found, np.uint8)
-
     widest = 8 * int((table["channels"].astype(np.int64) * table["samples"]).max())
     step = max(1, min(ROWS, BLOCK_BYTES // widest))
-    with ThreadPoolExecutor(max_workers=1) as worker:
-        pending = []
-        for start in range(0, count, step):
-            stop = min(start + step, count)
-            where = table[start:stop]
-            payload = data[start:stop]["data"]
-            for store, row, samples in zip(where["store"], where["row"], payload, strict=True):
-                flat[store][row] = samples
-            del payload
-            _check_stores(flat, where)
-            pending.append(worker.submit(take_digests, start, stop))
-            progress("read", stop / count, "")
-        for job in pending:
-            job.result()
-    return digests
+    for start in range(0, count, step):
+        stop = min(start + step, count)
+        where = table[start:stop]
+        payload = data[start:stop]["data"]
+        for store, row, samples in zip(where["store"], where["row"], payload, strict=True):
+            flat[store][row] = samples
+        del payload
+        _check_stores(flat, where)
+        progress("read", stop / count, "")
 
 
 def _check_stores(flat: list[NDArray[np.float32]], where: Table) -> None:

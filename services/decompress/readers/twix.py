@@ -22,7 +22,7 @@ from ...contract.codes import Code, PermanentError
 from ...contract.progress import Progress
 from ..limits import Limits
 from ..members import Member
-from ..readouts import TABLE, Flag, Part, Table, allocate, check_finite, digest
+from ..readouts import TABLE, Flag, Part, Table, allocate, check_finite
 from .mrd import no_acquisitions
 from .twixheader import scan_header
 
@@ -159,20 +159,18 @@ def _read_measurement(
     header = scan_header(protocol, heads, _channels(raw, places, heads, layout))
     _set_dwell(table, protocol)
     stores = allocate(table, limits.memory_bytes // 2)
-    digests = np.empty((table.shape[0], 32), np.uint8)
     for index, place in enumerate(places):
         row = table[index]
         kind = np.dtype([("skip", f"V{layout.channel}"), ("data", "<c8", (int(row["samples"]),))])
         begin = int(place) + layout.first
         block = raw[begin : begin + kind.itemsize * int(row["channels"])].view(kind)["data"]
         stores[row["store"]][row["row"]] = block
-        digests[index] = np.frombuffer(digest(row, stores[row["store"]][row["row"]]), np.uint8)
         if index % 1024 == 0:
             progress("read", index / places.size, "")
     for store in stores:
         check_finite(store)
     progress("read", 1.0, "")
-    return Part(header, table, stores, digests)
+    return Part(header, table, stores)
 
 
 def _walk(raw: Bytes, at: int, layout: _Layout) -> Iterator[int]:
