@@ -15,8 +15,8 @@ One DynamoDB table, keys ``pk`` and ``sk`` (both strings), one index :data:`BY_S
 =======================  ==========================  ==================================================
 
 State items hold ``state`` (:class:`State`), ``owner`` and ``token`` (the fencing token: a number that
-grows with every claim; who publishes must still hold it), ``lease_until``, ``code``, ``message``. The last two
-kinds of item have no ``state`` and so stand in no listing.
+grows with every claim; who publishes must still hold it), ``lease_until``, ``code``, ``message``.
+The last two kinds of item have no ``state`` and so stand in no listing.
 """
 
 from __future__ import annotations
