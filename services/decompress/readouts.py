@@ -94,7 +94,7 @@ class Part:
 
     @property
     def digests(self) -> NDArray[np.uint8]:
-        """``(readout, 32)`` bytes: SHA-256 of each readout's counters and samples, computed when asked for."""
+        """``(readout, 32)`` bytes: SHA-256 of each readout's counters and samples, made when asked for."""
         if self.known_digests is None:
             found = b"".join(digest(row, self.samples(index)) for index, row in enumerate(self.table))
             self.known_digests = np.frombuffer(found, np.uint8).reshape(-1, 32)
