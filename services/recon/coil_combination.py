@@ -19,16 +19,26 @@ def adaptive(images: Tensor) -> combine.Combined:
     """Return the adaptive combination of ``(slice, coil, z, y, x)`` and its maps, slice by slice."""
     if images.shape[1] <= VIRTUAL_COILS:
         return combine.adaptive(images)
-    parts = [_one(one) for one in images]
+    parts = []
+    for one in images:
+        basis, found = _virtual(one)
+        csm = (basis @ found.csm[0].flatten(1)).reshape(one.shape)
+        parts.append(combine.Combined(found.image[0], csm))
     return combine.Combined(torch.stack([p.image for p in parts]), torch.stack([p.csm for p in parts]))
 
 
-def _one(images: Tensor) -> combine.Combined:
+def adaptive_image(images: Tensor) -> Tensor:
+    """Return the combined image ``(slice, z, y, x)`` of :func:`adaptive` without holding the maps."""
+    if images.shape[1] <= VIRTUAL_COILS:
+        return torch.stack([combine.adaptive(one[None]).image[0] for one in images])
+    return torch.stack([_virtual(one)[1].image[0] for one in images])
+
+
+def _virtual(images: Tensor) -> tuple[Tensor, combine.Combined]:
+    """Return the virtual coils' basis ``(coil, virtual)`` and their combination, of one slice."""
     coils = images.flatten(1)
     energy = (coils @ coils.mH).to(torch.complex128)
     # whatever the phase of an eigenvector, it leaves with the maps what it brought to the virtual coils
     basis = torch.linalg.eigh(energy)[1][:, -VIRTUAL_COILS:].to(images.dtype)
     virtual = (basis.mH @ coils).reshape(VIRTUAL_COILS, *images.shape[1:])
-    found = combine.adaptive(virtual[None])
-    csm = (basis @ found.csm[0].flatten(1)).reshape(images.shape)
-    return combine.Combined(found.image[0], csm)
+    return basis, combine.adaptive(virtual[None])

@@ -100,7 +100,7 @@ def _headline(facts: Facts, record: dict[str, Any], pattern: SamplingPattern) ->
     kind = "partitions" if facts.geometry.is_3d else "slices" if nz > 1 else "slice"
     speed = "fully sampled" if pattern.fully_sampled else f"R = {number(float(pattern.acceleration))}"
     told = [
-        ("Method", record["method"]),
+        ("Method", "Fourier transform" if pattern.fully_sampled else record["method"]),
         ("Sampling", speed),
         (
             "Calibration",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,9 +98,11 @@ class Run:
         del kspace, done
         covered = self.covered if batch.pattern is self.plan.pattern else self._coverage(batch.pattern)
         with self.watch.time("partial fourier"):
-            whole = partial_fourier.fill(filled, covered, self._one_sided(covered))
+            if covered.shares:
+                for block in self._blocks(filled):
+                    block.copy_(partial_fourier.fill(block, covered, self._one_sided(covered)))
         with self.watch.time("combine"):
-            magnitude, combined = self._combine(self.grid.image(whole))
+            magnitude, combined = self._combine(self._images(filled))
         with self.watch.time("write"):
             for n, slice_ in enumerate(batch.slices):
                 images.put(batch.image, slice_, magnitude[n], combined[n])
@@ -143,8 +146,21 @@ class Run:
         kind = partial_fourier.PartialFourierMethod
         return kind(self.profile.partial_fourier) if covered.usable else kind.ZERO_FILL
 
+    def _blocks(self, data: Tensor) -> Iterator[Tensor]:
+        """Yield views that go through a transform by themselves: slices, or of volumes single coils."""
+        for one in data:
+            yield from (one if self.geometry.is_3d else (one,))
+
+    def _images(self, kspace: Tensor) -> Tensor:
+        """Return coil images ``(slice, coil, z, y, x)``, in place of ``kspace`` where they are as large."""
+        shape = (*kspace.shape[:2], *self.grid.shape)
+        images = kspace if kspace.shape == shape else kspace.new_empty(shape)
+        for source, target in zip(self._blocks(kspace), self._blocks(images), strict=True):
+            target.copy_(self.grid.image(source))
+        return images
+
     def _combine(self, coils: Tensor) -> tuple[NDArray[np.float32], NDArray[np.complex64]]:
         """Return magnitude and complex combination ``(slice, z, y, x)`` of ``(slice, coil, z, y, x)``."""
-        combined = coil_combination.adaptive(coils).image
+        combined = coil_combination.adaptive_image(coils)
         magnitude = combine.rss(coils) if self.profile.combine == "rss" else combined.abs()
         return magnitude.cpu().numpy(), combined.cpu().numpy()

@@ -19,7 +19,7 @@ from mrirecon.kspace.geometry import ImageIndex, unknown
 from mrirecon.recon import dicom, nifti
 
 pytestmark = pytest.mark.tools
-# a sheared stack is resampled by dcm2niix, not described; test_voxel_positions.py holds it against the geometry
+# dcm2niix resamples a sheared stack; test_voxel_positions.py holds that against the geometry
 STRAIGHT = {name: geometry for name, geometry in GEOMETRIES.items() if name != "sheared"}
 EACH = pytest.mark.parametrize("geometry", STRAIGHT.values(), ids=STRAIGHT.keys())
 FULL_HEADER = {

@@ -177,6 +177,7 @@ def test_many_coils_combine_as_all_of_them_would():
     torch.testing.assert_close(few.image.abs(), all_.image.abs(), rtol=0.05, atol=1.0)
     norms = torch.linalg.vector_norm(few.csm, dim=1)
     torch.testing.assert_close(norms, torch.ones_like(norms), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(coil_combination.adaptive_image(images), few.image)
     torch.testing.assert_close((few.csm.conj() * images).sum(1), few.image, rtol=1e-3, atol=1e-2)
 
 
