@@ -1,0 +1,20 @@
+"""The deployment into an emulator and the journey through it, as one slow test."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import psutil  # noqa: E402
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_what_the_stacks_deploy_carries_a_scan_from_archive_to_images(tmp_path):
+    from deploy_local import main
+
+    assert main(["--folder", str(tmp_path)]) == 0
+    left = [process.pid for process in psutil.Process().children(recursive=True)]
+    assert not left, "something that was started is still there"
