@@ -94,6 +94,8 @@ class Worker:
             touch(self._file)
             if self.step():
                 idle_since = time.monotonic()
+            elif self._times.poll < 1:
+                time.sleep(0.2)  # no long poll: do not spin
             now = time.monotonic()
             if self._times.lifetime and now - begun > self._times.lifetime:
                 reason = "lifetime over"

@@ -1,0 +1,20 @@
+"""Two hundred small scans through the emulated services while workers die at random."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
+
+import chaos
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_two_hundred_scans_with_workers_dying_at_random():
+    facts = chaos.run(200, patience=1400)
+    assert facts["scans"] == 200
+    assert facts["lost"] == facts["double"] == 0
+    assert facts["killed"] > 0
+    assert facts["ends"]["done"] == facts["records"]
