@@ -3,6 +3,7 @@
 Part of the calibration equations (blocks along the readout) is held back; each candidate, fitted without
 them, predicts them. Errors count by how often gaps of that signal power are to be filled
 (:mod:`.importance`); gaps weaker than any calibration equation count with the candidate's noise gain.
+Between GRAPPA and the network the acquired lines outside the calibration are heard as well.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import torch
 from torch import Tensor
 
 from .equations import held_back, local_power, normal_equations, solve, weigh
-from .grappa import RIDGES, SHAPES, GrappaWeights, Kernel, Predictor
+from .grappa import RIDGES, SHAPES, GrappaWeights, Kernel, Predictor, fill
 from .importance import importance
-from .lines import calibration, positions
+from .lines import Lines, calibration, pad_readout, positions
 from .network import middle_lines
 from .train import Problem, train
 
@@ -77,6 +78,36 @@ class Judge:
             signal = (1 - below) * signal + below * min(self.noise_variance + float(weakest), signal)
         return error / max(signal, 1e-300)
 
+    def inconsistency(self, predictor: Predictor) -> float | None:
+        """Return how badly acquired lines outside the calibration are predicted from filled ones.
+
+        The held-back calibration lies at the centre of k-space; these lines do not. Each step between lattice
+        and filled lines is a lattice of its own, and what it predicts at an acquired line was measured. The
+        error energy in the held-back readout blocks over the signal's; ``None`` where no such line is.
+        """
+        problem, r, n = self.problem, self.problem.lines.r, self.problem.lines.n
+        filled = fill(problem.kspace, problem.lines, problem.wanted, predictor)
+        held = held_back(filled.shape[3], self.fold, filled.device)
+        known = (problem.acquired | problem.wanted).cpu()
+        low, high = problem.acs_range or (0, 0)
+        error = signal = 0.0
+        for step in range(1, r):
+            lines = Lines(n, r, (problem.lines.offset + step) % r)
+            at = torch.arange(lines.gaps) * r + lines.offset - r + (problem.lines.offset - lines.offset) % r
+            use = (at >= r) & (at < n - r) & ((at < low) | (at >= high))
+            use[use.clone()] = known[at[use] - r] & known[at[use] + r] & problem.acquired.cpu()[at[use]]
+            if not bool(use.any()):
+                continue
+            gaps = use.to(filled.device)
+            sources = pad_readout(lines.sources(filled, predictor.by), predictor.half)[:, :, gaps]
+            row = (problem.lines.offset - lines.offset) % r - 1
+            n_coil = filled.shape[1]
+            predicted = predictor.predict(sources)[:, row * n_coil : (row + 1) * n_coil]
+            truth = filled[:, :, at[use].to(filled.device)]
+            error += float((predicted - truth)[..., held].abs().square().sum())
+            signal += float(truth[..., held].abs().square().sum())
+        return error / signal if signal > 0 else None
+
     def noise_gain(self, predictor: Predictor, sources: Tensor) -> float:
         """Return the mean noise variance of a predicted sample over that of an acquired one.
 
@@ -124,8 +155,21 @@ def _fits(problem: Problem, by: int, bx: int) -> bool:
     return count >= _WIDE_POSITIONS and count * (n_kx - bx + 1) >= _WIDE_EQUATIONS * n_coil * by * bx
 
 
-def compare(problem: Problem, kernel: Kernel, seed: int, noise_variance: float) -> dict[str, float]:
-    """Return the hold-out errors of GRAPPA with ``kernel`` and of the network, on the same equations."""
+@dataclass(frozen=True)
+class Comparison:
+    """Hold-out errors of one candidate: on calibration equations, and on acquired lines outside them."""
+
+    calibration: float
+    outside: float | None
+
+    @property
+    def error(self) -> float:
+        """Mean of both."""
+        return self.calibration if self.outside is None else (self.calibration + self.outside) / 2
+
+
+def compare(problem: Problem, kernel: Kernel, seed: int, noise_variance: float) -> dict[str, Comparison]:
+    """Return the hold-out errors of GRAPPA with ``kernel`` and of the network, on the same samples."""
     some = problem.slices(spread(problem.kspace.shape[0], MAX_SLICES))
     judge = Judge(some, NETWORK_FOLD, noise_variance)
     keep = ~held_back(some.acs.shape[3], NETWORK_FOLD, some.acs.device)[None, None]
@@ -133,7 +177,19 @@ def compare(problem: Problem, kernel: Kernel, seed: int, noise_variance: float) 
     grappa = GrappaWeights(kernel, solve(*normal_equations(region, kernel.by, kernel.bx), kernel.ridge))
     seeds = [seed + index for index in range(some.kspace.shape[0])]
     network, _ = train(some, kernel, seeds, fold=NETWORK_FOLD)
-    return {"grappa": judge.error(grappa), "raki": judge.error(network)}
+    return {
+        name: Comparison(judge.error(candidate), judge.inconsistency(candidate))
+        for name, candidate in (("grappa", grappa), ("raki", network))
+    }
+
+
+def network_wins(errors: dict[str, Comparison]) -> bool:
+    """Whether the network is worth taking: clearly better in all, and no worse on the calibration lines."""
+    grappa, network = errors["grappa"], errors["raki"]
+    return (
+        network.error < (1 - MARGIN) * grappa.error
+        and network.calibration < (1 + MARGIN) * grappa.calibration
+    )
 
 
 def spread(n: int, most: int) -> Sequence[int]:

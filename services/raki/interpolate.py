@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,11 +48,13 @@ class Interpolation:
     reason
         Why, in one sentence.
     holdout_errors
-        Predicted error energy over signal energy in the filled lines, by candidate method.
+        Error energy over signal energy on held-back data, by candidate method.
     kernel
         GRAPPA kernel in words; also the network's linear path. ``None`` where nothing was interpolated.
     kernel_errors
-        The same errors for every kernel tried.
+        Hold-out errors on the calibration equations for every kernel tried.
+    holdout_parts
+        Of ``auto``: each candidate's error on calibration equations and on acquired lines outside them.
     network
         Proof of the training, or ``None``.
     """
@@ -63,6 +65,7 @@ class Interpolation:
     holdout_errors: dict[str, float]
     kernel: str | None = None
     kernel_errors: dict[str, float] = field(default_factory=dict)
+    holdout_parts: dict[str, dict[str, float | None]] = field(default_factory=dict)
     network: dict[str, Any] | None = None
     _fill: Callable[[Tensor], Tensor] | None = None
 
@@ -188,7 +191,7 @@ def _as_array(done: Interpolation) -> Interpolation:
 
 def _filled_block(acs: Tensor) -> Block:
     """Return the filled lines of a separate calibration, whatever its matrix was padded to."""
-    mask = (acs != 0).any(dim=4).any(dim=1).all(dim=0).cpu().numpy()
+    mask = (acs != 0).any(dim=4).any(dim=1).any(dim=0).cpu().numpy()
     found = detect(mask)
     return found.acs_z or (0, 0), found.acs_y or (0, 0)
 
@@ -218,7 +221,7 @@ def _plane(work: _Work) -> Interpolation:
     best = min(errors.values())
     words = f"{neighbours} lines x {grappa2d.READOUT}, ridge {ridge:g}"
     return Interpolation(
-        refill(work.kspace), Method.GRAPPA, reason, {"grappa": best}, words, errors, None, refill
+        refill(work.kspace), Method.GRAPPA, reason, {"grappa": best}, words, errors, {}, None, refill
     )
 
 
@@ -231,11 +234,14 @@ def _hybrid(work: _Work) -> Interpolation:
     work.progress("choose", 0.0, "kernel by hold-out")
     kernel, kernel_errors = holdout.choose_kernel(sample, variance)
     errors = {"grappa": kernel_errors[str(kernel)]}
+    parts: dict[str, dict[str, float | None]] = {}
     method, reason = work.method, f"{work.method.value} was asked for."
     if method is Method.AUTO:
         work.progress("choose", 0.5, "network against GRAPPA by hold-out")
-        errors = holdout.compare(sample, kernel, work.seed, variance)
-        method, reason = _decide(errors)
+        compared = holdout.compare(sample, kernel, work.seed, variance)
+        errors = {name: one.error for name, one in compared.items()}
+        parts = {name: asdict(one) for name, one in compared.items()}
+        method, reason = _decide(compared)
     work.progress("choose", 1.0, method.value)
     fits: list[tuple[_Batch, grappa.Predictor]] = []
     trainings: list[Training] = []
@@ -265,17 +271,20 @@ def _hybrid(work: _Work) -> Interpolation:
         return filled
 
     record = _network_record(trainings, digest.hexdigest(), problem_of.total) if trainings else None
-    return Interpolation(out, method, reason, errors, str(kernel), kernel_errors, record, refill)
+    return Interpolation(out, method, reason, errors, str(kernel), kernel_errors, parts, record, refill)
 
 
-def _decide(errors: dict[str, float]) -> tuple[Method, str]:
-    gain = 1 - errors["raki"] / max(errors["grappa"], 1e-300)
-    told = f"error energy {errors['raki']:.3g} against {errors['grappa']:.3g} of the signal's"
-    if gain > holdout.MARGIN:
-        return Method.RAKI, f"RAKI predicts held-back calibration better than GRAPPA: {told}."
-    if gain > 0:
-        return Method.GRAPPA, f"RAKI predicts held-back calibration hardly better than GRAPPA: {told}."
-    return Method.GRAPPA, f"GRAPPA predicts held-back calibration as well as RAKI or better: {told}."
+def _decide(errors: dict[str, holdout.Comparison]) -> tuple[Method, str]:
+    told = f"error energy {errors['raki'].error:.3g} against {errors['grappa'].error:.3g} of the signal's"
+    if holdout.network_wins(errors):
+        return Method.RAKI, f"RAKI predicts held-back data better than GRAPPA: {told}."
+    if errors["raki"].error < errors["grappa"].error:
+        worse = errors["raki"].calibration / max(errors["grappa"].calibration, 1e-300)
+        return Method.GRAPPA, (
+            f"RAKI predicts held-back data not clearly better than GRAPPA: {told}, {worse:.2f} times "
+            "GRAPPA's on the calibration lines."
+        )
+    return Method.GRAPPA, f"GRAPPA predicts held-back data as well as RAKI or better: {told}."
 
 
 def _network_record(trainings: list[Training], digest: str, slices: int) -> dict[str, Any]:

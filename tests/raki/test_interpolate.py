@@ -20,7 +20,7 @@ def test_fully_sampled_is_the_identity_and_trains_nothing(scan):
         assert done.refill(scan.kspace) is scan.kspace
 
 
-@pytest.mark.parametrize("method", [*FILLING, Method.ZERO_FILLED])
+@pytest.mark.parametrize("method", [Method.GRAPPA, Method.RAKI, Method.ZERO_FILLED])
 @pytest.mark.parametrize(("r", "offset"), [(2, 0), (3, 1), (4, 3)])
 def test_acquired_samples_are_bit_exact_and_the_rest_is_filled(scan, tools, method, r, offset):
     mask = tools.lines(96, r, 24, offset)
@@ -44,7 +44,10 @@ def test_partial_fourier_stays_empty(scan, tools):
     assert (done.kspace[:, :, pattern.missing] != 0).all()
 
 
-@pytest.mark.parametrize(("r", "acs"), [(2, 24), (4, 24), (4, 40)])
+@pytest.mark.parametrize(
+    ("r", "acs"),
+    [(4, 24), pytest.param(2, 24, marks=pytest.mark.slow), pytest.param(4, 40, marks=pytest.mark.slow)],
+)
 def test_methods_in_order_of_quality(scan, tools, r, acs):
     mask = tools.lines(96, r, acs)
     truth = tools.magnitude(scan.kspace)
@@ -80,18 +83,18 @@ def test_auto_records_errors_and_a_reason(scan, tools):
     assert set(done.holdout_errors) == {"grappa", "raki"}
     assert all(0 < error < 1 for error in done.holdout_errors.values())
     assert done.method in {Method.GRAPPA, Method.RAKI}
-    assert "held-back calibration" in done.reason
+    assert "held-back data" in done.reason
     assert len(done.kernel_errors) >= 5
     assert done.kernel in done.kernel_errors
 
 
 def test_the_network_record_proves_a_training(scan, tools):
     mask = tools.lines(96, 4, 24)
-    data = scan.kspace * mask[0, :, None]
+    data = scan.kspace[:1] * mask[0, :, None]
     done = interpolate(data, detect(mask), method=Method.RAKI, seed=5)
     record = done.network
     assert record is not None
-    assert record["networks"] == 2
+    assert record["networks"] == 1
     assert len(record["loss"]) == record["steps"] + 1
     assert record["loss"][-1] < record["loss"][0]
     assert record["seconds"] > 0
@@ -120,7 +123,8 @@ def test_grappa_is_equivariant_to_coil_order_and_global_phase(scan, tools):
 
 def test_raki_image_hardly_changes_with_coil_order_and_global_phase(scan, tools):
     mask = tools.lines(96, 4, 24)
-    data, pattern, truth = scan.kspace * mask[0, :, None], detect(mask), tools.magnitude(scan.kspace)
+    full = scan.kspace[:1]
+    data, pattern, truth = full * mask[0, :, None], detect(mask), tools.magnitude(full)
     order = np.random.default_rng(0).permutation(8)
     scores = [
         tools.psnr(tools.magnitude(interpolate(one, pattern, method=Method.RAKI).kspace), truth)
@@ -131,7 +135,7 @@ def test_raki_image_hardly_changes_with_coil_order_and_global_phase(scan, tools)
 
 def test_scale_of_the_data_does_not_matter(scan, tools):
     mask = tools.lines(96, 4, 24)
-    data, pattern = scan.kspace * mask[0, :, None], detect(mask)
+    data, pattern = scan.kspace[:1] * mask[0, :, None], detect(mask)
     one = interpolate(data, pattern, method=Method.RAKI)
     small = interpolate(data * np.float32(2.0**-30), pattern, method=Method.RAKI)
     assert np.linalg.norm(small.kspace * 2.0**30 - one.kspace) / np.linalg.norm(one.kspace) < 2e-3
@@ -139,7 +143,7 @@ def test_scale_of_the_data_does_not_matter(scan, tools):
 
 def test_refill_uses_the_same_weights(scan, tools):
     mask = tools.lines(96, 4, 24)
-    data, pattern = scan.kspace * mask[0, :, None], detect(mask)
+    data, pattern = scan.kspace[:1] * mask[0, :, None], detect(mask)
     for method in (Method.GRAPPA, Method.RAKI):
         done = interpolate(data, pattern, method=method)
         assert np.array_equal(done.refill(data), done.kspace)
@@ -152,7 +156,7 @@ def test_refill_uses_the_same_weights(scan, tools):
 
 
 def test_batches_do_not_change_the_result(tools):
-    scan = tools.make_scan(n_slice=3, n_y=64, n_x=64)
+    scan = tools.make_scan(n_slice=3, n_y=64, n_x=48)
     mask = tools.lines(64, 3, 20)
     data, pattern = scan.kspace * mask[0, :, None], detect(mask)
     whole = interpolate(data, pattern, method=Method.RAKI)
@@ -194,8 +198,15 @@ def test_too_few_calibration_lines_are_refused(scan, tools):
     assert caught.value.code is Code.BAD_SETTINGS
 
 
-@pytest.mark.parametrize("along", ["ky", "kz"])
-@pytest.mark.parametrize("method", [Method.GRAPPA, Method.RAKI])
+@pytest.mark.parametrize(
+    ("along", "method"),
+    [
+        ("ky", Method.GRAPPA),
+        ("kz", Method.GRAPPA),
+        pytest.param("ky", Method.RAKI, marks=pytest.mark.slow),
+        pytest.param("kz", Method.RAKI, marks=pytest.mark.slow),
+    ],
+)
 def test_volume_accelerated_along_one_axis(volume, tools, along, method):
     mask = np.zeros((24, 48), bool)
     if along == "ky":
@@ -210,6 +221,22 @@ def test_volume_accelerated_along_one_axis(volume, tools, along, method):
     before, after = (tools.psnr(tools.magnitude(k)[0], truth[0]) for k in (data, done.kspace))
     assert after > before + 5
     assert done.method is method
+
+
+def test_a_small_volume_by_raki(tools):
+    small = tools.make_scan(n_coil=6, n_z=8, n_y=40, n_x=32, noise=0.02)
+    mask = np.zeros((8, 40), bool)
+    mask[:, ::2] = True
+    mask[:, 10:30] = True
+    data, truth = small.kspace * mask[:, :, None], tools.magnitude(small.kspace)
+    done = interpolate(data, detect(mask), method=Method.RAKI)
+    assert np.array_equal(done.kspace[:, :, mask], data[:, :, mask])
+    assert done.network["networks"] == 8
+    assert np.array_equal(done.refill(data), done.kspace)
+    assert (
+        tools.psnr(tools.magnitude(done.kspace)[0], truth[0])
+        > tools.psnr(tools.magnitude(data)[0], truth[0]) + 3
+    )
 
 
 def test_volume_whose_calibration_is_a_block(volume, tools):
@@ -236,7 +263,7 @@ def test_two_dimensional_acceleration(volume, tools, shift):
         assert np.array_equal(done.kspace[:, :, mask], data[:, :, mask])
         assert np.array_equal(done.refill(data), done.kspace)
         before, after = (tools.psnr(tools.magnitude(k)[0], truth[0]) for k in (data, done.kspace))
-        assert after > before + 6
+        assert after > before + 5
     assert "thinned along ky and kz" in done.reason
 
 

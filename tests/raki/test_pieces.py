@@ -182,11 +182,11 @@ def test_first_weights_depend_on_the_seed_alone():
 
 
 def test_an_empty_slice_gives_an_empty_slice(tools):
-    scan = tools.make_scan(n_slice=2, n_y=64, n_x=64)
-    mask = tools.lines(64, 3, 24)
+    scan = tools.make_scan(n_slice=2, n_coil=4, n_y=48, n_x=40)
+    mask = tools.lines(48, 3, 20)
     data = scan.kspace * mask[0, :, None]
     data[1] = 0
-    for method in (Method.GRAPPA, Method.RAKI, Method.AUTO):
+    for method in (Method.GRAPPA, Method.AUTO, Method.RAKI):
         done = interpolate(data, detect(mask), method=method)
         assert np.isfinite(done.kspace).all()
         assert (done.kspace[1] == 0).all()
