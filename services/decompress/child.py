@@ -26,12 +26,12 @@ from typing import Any
 from ..contract.codes import Code, IncompleteError, MrireconError, PermanentError, RetryableError
 from ..contract.progress import Progress
 from . import landlock
+from .faults import DISK_FULL, machine_errno, out_of_memory
 from .limits import GIB, Limits
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _QUIET_SECONDS = 0.1
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def main() -> int:
 
 def describe(error: BaseException) -> dict[str, Any]:
     """Return an error as family, code and sentence; of a foreign one nothing but its type is told."""
-    known = error if isinstance(error, MrireconError) else _known(error)
+    known = error if isinstance(error, MrireconError) and not _blames_wrongly(error) else _known(error)
     family = "permanent"
     if isinstance(known, IncompleteError):
         family = "incomplete"
@@ -86,19 +86,20 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 def _known(error: BaseException) -> MrireconError:
     """Return the error of ours that a foreign one means."""
-    if isinstance(error, MemoryError):
+    if out_of_memory(error):
         return PermanentError(
             Code.TOO_LARGE,
             "The raw data need more memory than the intake may use. "
             "Send fewer raw files, or raise its limit.",
         )
-    if isinstance(error, OSError) and error.errno in _DISK_FULL:
-        return RetryableError(Code.DISK_FULL, "The disk is full; the scan is tried again when there is room.")
-    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+    number = machine_errno(error)
+    if number == errno.EFBIG:
         return PermanentError(
             Code.TOO_LARGE, "The scan unpacks to more than the byte limit. Send fewer raw files."
         )
-    if isinstance(error, OSError) and error.errno is not None:
+    if number in DISK_FULL:
+        return RetryableError(Code.DISK_FULL, "The disk is full; the scan is tried again when there is room.")
+    if number is not None:
         return RetryableError(Code.STORAGE, "The archive or a work file could not be read or written.")
     if isinstance(error, ImportError):
         return RetryableError(Code.INTERNAL, "The intake is not completely installed (run mrirecon doctor).")
@@ -112,6 +113,11 @@ def _known(error: BaseException) -> MrireconError:
         f"The reader met something it does not know ({type(error).__name__}). "
         "Export the scan again; if it stays, report it with this code.",
     )
+
+
+def _blames_wrongly(error: MrireconError) -> bool:
+    """Tell whether a file is called damaged although the machine could not read it."""
+    return error.code is Code.H5_CORRUPT and (machine_errno(error) is not None or out_of_memory(error))
 
 
 def _in_h5py(error: BaseException) -> bool:
@@ -207,4 +213,5 @@ def _program_folders() -> set[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # All is said and closed; libhdf5's own end crashes where a file could not be written (a full disk).
+    os._exit(main())

@@ -17,6 +17,7 @@ from typing import Protocol
 import zstandard
 
 from ..contract.codes import Code, IncompleteError, PermanentError
+from .faults import machine_errno
 from .limits import MIB, Limits
 
 _BLOCK = 64 * 1024
@@ -171,7 +172,7 @@ class PackedSource:
                         yield piece
                 data = decoder.unused + data
             except (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError, ValueError) as error:
-                if isinstance(error, OSError) and error.errno is not None:
+                if machine_errno(error) is not None:
                     raise  # the disk, not the stream
                 raise self._broken(error) from None
             data = self._next_stream(data, compression)

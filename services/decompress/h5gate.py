@@ -18,6 +18,7 @@ from h5py import h5a, h5d, h5g, h5l, h5o, h5t, h5z
 
 from ..contract.codes import Code, MrireconError, PermanentError
 from . import h5vlen
+from .faults import machine_errno, out_of_memory
 from .limits import Limits
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -99,10 +100,8 @@ def inspect(file: BinaryIO, size: int, limits: Limits) -> Contents:
             gate.run(h5.id)
     except MrireconError:
         raise
-    except MemoryError:
-        raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if out_of_memory(error) or machine_errno(error) is not None:
             raise
         raise _corrupt() from None
     return Contents(frozenset(gate.names[b""]), {k: frozenset(v) for k, v in gate.names.items() if k})

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from .limits import MIB, Limits
 
 _MAX_LINE = 16 * MIB
 _MAX_SENTENCE = 600
+_ROOM = 16 * MIB
 _KEPT_VARIABLES = frozenset(
     {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
 )
@@ -110,6 +112,12 @@ def run(
                 "debug": debug,
             }
             return _converse(process, pipe.fileno(), json.dumps(job), limits, progress, answer)
+        except PermanentError as error:
+            if error.code is Code.PARSER_CRASH and _disk_is_full([work_dir, *write]):
+                raise RetryableError(
+                    Code.DISK_FULL, "The disk is full; the scan is tried again when there is room."
+                ) from None
+            raise
         finally:
             _kill(process)
 
@@ -240,6 +248,11 @@ def _crashed(what: str) -> PermanentError:
         f"The process that reads raw files {what}; the raw data cannot be read safely. "
         "Export the scan again.",
     )
+
+
+def _disk_is_full(folders: Sequence[Path]) -> bool:
+    """Tell whether a crash may be the disk's fault: libraries do not always survive a write that fails."""
+    return any(shutil.disk_usage(folder).free < _ROOM for folder in folders)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

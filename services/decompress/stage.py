@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -20,6 +19,7 @@ from ..contract.codes import Code, IncompleteError, PermanentError, RetryableErr
 from ..contract.ids import scan_id_from_digest
 from ..contract.progress import Progress, silent
 from . import sandbox
+from .faults import DISK_FULL
 from .limits import MIB, Limits
 
 _TOLD_APART = frozenset({"format", "acquisitions_digest", "profile", "seconds", "warnings"})
@@ -256,7 +256,7 @@ def _private_folder(prefix: str, parent: Path | None) -> Path:
     try:
         return Path(tempfile.mkdtemp(prefix=prefix, dir=parent)).absolute()
     except OSError as error:
-        code = Code.DISK_FULL if error.errno in {errno.ENOSPC, errno.EDQUOT} else Code.STORAGE
+        code = Code.DISK_FULL if error.errno in DISK_FULL else Code.STORAGE
         raise RetryableError(code, "No temporary folder could be made; the scan is tried again.") from None
 
 

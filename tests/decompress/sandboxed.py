@@ -55,6 +55,24 @@ def disk_full(tools: Tools) -> dict[str, Any]:
     raise OSError(errno.ENOSPC, "no space", SECRET)
 
 
+def disk_full_wrapped(tools: Tools) -> dict[str, Any]:
+    try:
+        disk_full(tools)
+    except OSError:
+        raise RuntimeError(f"could not close {SECRET}")  # noqa: B904 - as h5py does
+
+
+def called_damaged_by_a_broken_disk(tools: Tools) -> dict[str, Any]:
+    try:
+        broken_disk(tools)
+    except OSError:
+        raise PermanentError(Code.H5_CORRUPT, "An HDF5 file is damaged.") from None
+
+
+def absurd_offset(tools: Tools) -> dict[str, Any]:
+    raise OSError(errno.EINVAL, "invalid argument", SECRET)
+
+
 def broken_disk(tools: Tools) -> dict[str, Any]:
     raise OSError(errno.EIO, "input/output error", SECRET)
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -90,7 +91,10 @@ def test_the_child_has_limits_and_none_of_the_parents_secrets(tmp_path, monkeypa
         ("flood", PermanentError, Code.PARSER_CRASH),
         ("killed", RetryableError, Code.OUT_OF_MEMORY),
         ("disk_full", RetryableError, Code.DISK_FULL),
+        ("disk_full_wrapped", RetryableError, Code.DISK_FULL),
         ("broken_disk", RetryableError, Code.STORAGE),
+        ("called_damaged_by_a_broken_disk", RetryableError, Code.STORAGE),
+        ("absurd_offset", PermanentError, Code.H5_CORRUPT),
         ("not_installed", RetryableError, Code.INTERNAL),
     ],
 )
@@ -98,6 +102,13 @@ def test_every_end_of_a_child_is_one_error(tmp_path, name, family, code):
     error = failure(name, tmp_path)
     assert type(error) is family
     assert error.code == code
+
+
+def test_a_crash_on_a_full_disk_is_not_the_scans_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(sandbox.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    error = failure("segfault", tmp_path)
+    assert (type(error), error.code) == (RetryableError, Code.DISK_FULL)
+    assert failure("reject", tmp_path).code == Code.NON_FINITE
 
 
 def test_memory_over_the_limit_is_refused_in_the_child(tmp_path):
