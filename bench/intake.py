@@ -171,7 +171,7 @@ def table(raw: int, size: int, results: dict[str, dict[str, object]], slices: in
             row("this project, read and sort (all checks)", results["ours"]),
             row("this project, whole intake: tar to k-space file", results["intake"]),
             "",
-            f"Read and sort is {ratio:.1f} times the speed of the loop and takes {ratio_cpu:.1f} times less CPU. "
+            f"Read and sort is {ratio:.1f} times the speed of the loop, {ratio_cpu:.1f} times by CPU. "
             "Steps of the whole intake [s]: "
             f"{steps}.",
             "",

@@ -15,7 +15,7 @@ from scipy.linalg import cholesky, solve_triangular
 from ..contract.codes import Code, PermanentError
 from .notes import Notes
 from .placement import Ints
-from .readouts import Part
+from .readouts import Part, dwell_seconds
 from .sorter import noise_rows
 
 _SAMPLES_PER_COIL = 2
@@ -132,12 +132,14 @@ def _measured(
     image: Part, rows: Ints, part: Part, noise: Ints, coils: Ints, notes: Notes
 ) -> NDArray[np.complex64]:
     samples = np.concatenate([part.samples(int(row))[coils] for row in noise], axis=1)
-    dwell, noise_dwell = (float(np.median(p.table["dwell_s"][r])) for p, r in ((image, rows), (part, noise)))
-    ratio = noise_dwell / dwell if dwell > 0 and noise_dwell > 0 else 1.0
-    if dwell <= 0 or noise_dwell <= 0:
+    dwell, noise_dwell = dwell_seconds(image.table[rows]), dwell_seconds(part.table[noise])
+    if dwell is None or noise_dwell is None:
         notes.warn(
-            "The file tells no sampling time; the noise was taken as measured with the image's bandwidth."
+            "The file tells no possible sampling time; the noise was taken as measured with the image's "
+            "bandwidth."
         )
+        dwell = noise_dwell = 1.0
+    ratio = noise_dwell / dwell
     bandwidth = part.header.noise_bandwidth or image.header.noise_bandwidth or 1.0
     # White noise: its variance goes with the bandwidth, 1/dwell. The receiver's filter let only ``bandwidth``
     # of the noise measurement's band through, so the same receiver shows 1/bandwidth of it in the middle of

@@ -140,6 +140,13 @@ def allocate(table: Table, budget: int) -> list[NDArray[np.complex64]]:
     return stores
 
 
+def dwell_seconds(table: Table) -> float | None:
+    """Return the usual sampling time [s] of readouts, ``None`` where no possible one is told."""
+    times = table["dwell_s"]
+    told = times[np.isfinite(times) & (times > 1e-9) & (times < 0.1)]
+    return float(np.median(told)) if told.size else None
+
+
 def digest(row: np.void, samples: NDArray[np.complex64]) -> bytes:
     """Return the SHA-256 of one readout: its flags, shape, counters and samples, nothing else."""
     numbers = [row["flags"], row["samples"], row["channels"], row["space"], *(row[name] for name in COUNTERS)]

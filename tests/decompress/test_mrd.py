@@ -10,13 +10,15 @@ import ismrmrd
 import numpy as np
 import pytest
 from feature_scans import LIMITS, Scan, acquire, error, member, truth, write, xml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mrirecon.contract.codes import Code, PermanentError
 from mrirecon.decompress import readers
 from mrirecon.decompress.limits import Limits
 from mrirecon.decompress.members import Member, RawKind
 from mrirecon.kspace.file import open_kspace
-from mrirecon.phantom.mrd import Flag
+from mrirecon.phantom.mrd import HEAD, Flag
 
 SMALL = Scan(matrix=(1, 16, 12), coils=2, noise=4)
 
@@ -390,6 +392,37 @@ def test_surface_coil_flags_on_every_line_are_not_believed(tmp_path) -> None:
     writer.write(tmp_path / "a.h5", xml(SMALL))
     found = readers.inspect([member(tmp_path / "a.h5")], LIMITS)
     assert any("surface coil" in sentence for sentence in found["warnings"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_header_ends_in_a_file_without_nan_or_in_a_sentence(data, tmp_path_factory) -> None:
+    writer = acquire(Scan(matrix=(1, 12, 8), coils=2, noise=3, r=(2, 1), acs=8))
+    folder = tmp_path_factory.mktemp("any")
+    for _ in range(data.draw(st.integers(1, 3))):
+        rows = data.draw(st.lists(st.integers(0, len(writer._heads) - 1), min_size=1, max_size=20))
+        name = data.draw(st.sampled_from([*HEAD.names, *HEAD["idx"].names]))
+        inside = name in HEAD["idx"].names
+        kind = (HEAD["idx"] if inside else HEAD)[name].base.kind
+        odd = [0, np.nan, np.inf, -1, 1e30, 5] if kind == "f" else [0, 1, 2, 7, 63, 255, 32_767]
+        value = data.draw(st.sampled_from(odd))
+        for row in rows:
+            head = writer._heads[row]["idx"] if inside else writer._heads[row]
+            if name != "idx":
+                head[name] = value
+    writer.write(
+        folder / "a.h5", xml(SMALL).replace("<y>16</y>", "<y>12</y>").replace("<x>24</x>", "<x>16</x>")
+    )
+    try:
+        summary = readers.read([member(folder / "a.h5")], folder / "k.h5", LIMITS)
+    except PermanentError:
+        return
+    json.dumps(summary, allow_nan=False)
+    with open_kspace(folder / "k.h5") as file:
+        json.dumps([file.info.header, file.info.history], allow_nan=False)
+        for image in range(file.shape[0]):
+            for slice_ in range(file.shape[1]):
+                assert np.isfinite(file.read(image, slice_)).all()
 
 
 # ---------------------------------------------------------------------------- real and other tools' data

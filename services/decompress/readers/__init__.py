@@ -25,7 +25,7 @@ from ..notes import Notes
 from ..parts import Scan, choose
 from ..placement import Ints
 from ..prewhiten import from_parts, match_coils
-from ..readouts import Part, scan_digest
+from ..readouts import Part, dwell_seconds, scan_digest
 from ..sorter import Block, Sorted, imaging_candidates, sort
 from . import bart, fastmri, mrd
 
@@ -213,9 +213,9 @@ def _calibration(scan: Scan, sorted_: Sorted, notes: Notes) -> tuple[Block | Non
 
 
 def _measured(planned: _Planned) -> dict[str, Any]:
-    dwell = float(np.median(planned.scan.image.table["dwell_s"][planned.sorted.block.rows]))
+    dwell = dwell_seconds(planned.scan.image.table[planned.sorted.block.rows])
     nz = planned.sorted.block.shape[2]
-    return {"dwell_s": dwell if dwell > 0 else None, "acquisition_type": "3D" if nz > 1 else "2D"}
+    return {"dwell_s": dwell, "acquisition_type": "3D" if nz > 1 else "2D"}
 
 
 def _summary(planned: _Planned) -> dict[str, Any]:
