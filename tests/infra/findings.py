@@ -56,5 +56,4 @@ MEANT = (
         r"IAM5\[Resource::<ApplianceActivationFunction\w+\.Arn>:\*\]$",
         "CDK's provider calls one function, whichever its version.",
     ),
-    (r"/Network/Vpc/", r"IAM5\[Resource::\*\]$", "CDK's flow-log role."),
 )

@@ -1,0 +1,202 @@
+"""The decompress image is built without a container engine and run on a real archive; recon installs cleanly.
+
+The base is bootstrapped from Debian, so that nothing is pulled from an image registry.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import uuid
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVICES = ROOT / "services"
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+LARGEST_MIB = 1100
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+
+def run(*command, **options):
+    done = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        **options,
+    )
+    assert done.returncode == 0, f"{command[:4]}: {done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def debian_mirror():
+    """Return the mirror this machine itself is installed from."""
+    if os.environ.get("MRIRECON_DEBIAN_MIRROR"):
+        return os.environ["MRIRECON_DEBIAN_MIRROR"]
+    texts = [path.read_text() for path in Path("/etc/apt").glob("sources.list*") if path.is_file()]
+    texts += [path.read_text() for path in Path("/etc/apt/sources.list.d").glob("*")]
+    lines = [line for text in texts for line in text.splitlines() if not line.lstrip().startswith("#")]
+    found = re.search(r"(https?://\S*debian\S*)", "\n".join(lines))
+    return found[1].rstrip("/") if found else "http://deb.debian.org/debian"
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """Build the decompress image on a bootstrapped base; remove both afterwards."""
+    for tool in ("buildah", "debootstrap"):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed")
+    if os.geteuid() != 0:
+        pytest.skip("bootstrapping a base wants root")
+    folder = tmp_path_factory.mktemp("image")
+    mark = uuid.uuid4().hex[:8]
+    base, built = f"localhost/mrirecon-base:{mark}", f"localhost/mrirecon-decompress:{mark}"
+    run(
+        "debootstrap", "--variant=minbase", "--include=ca-certificates,python3,python3-venv", "bookworm",
+        folder / "root", debian_mirror(),
+    )  # fmt: skip
+    scratch = run("buildah", "from", "scratch").strip()
+    try:
+        run("buildah", "add", scratch, folder / "root", "/")
+        run("buildah", "commit", "--rm", scratch, base)
+        shutil.rmtree(folder / "root")
+        (folder / "pip.conf").write_text(f"[global]\ncert = {CERTIFICATES}\ntimeout = 120\n")
+        from infra.images import context_patterns
+
+        ignore = folder / "ignore"
+        ignore.write_text("\n".join(context_patterns("decompress")) + "\n")
+        run(
+            "buildah", "bud", "--isolation", "chroot", "--pull-never", "--network", "host", "--build-arg",
+            f"BASE={base}", "--ignorefile", ignore, "--format", "docker",
+            "-v", f"{CERTIFICATES}:{CERTIFICATES}:ro", "-v", f"{folder / 'pip.conf'}:/etc/pip.conf:ro",
+            "-t", built, "-f", SERVICES / "decompress" / "Dockerfile", SERVICES,
+        )  # fmt: skip
+        yield built
+    finally:
+        for name in (built, base):
+            subprocess.run(["buildah", "rmi", "--force", name], capture_output=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def container(image):
+    name = run("buildah", "from", "--pull-never", image).strip()
+    yield name
+    run("buildah", "rm", name)
+
+
+def inside(container, *command, volumes=()):
+    mounts = [part for volume in volumes for part in ("-v", volume)]
+    return subprocess.run(
+        ["buildah", "run", "--isolation", "chroot", *mounts, container, "--", *command],
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def test_the_image_is_small_unprivileged_and_checked(image):
+    told = json.loads(run("buildah", "inspect", "--type", "image", image))
+    config = told["Docker"]["config"]
+    assert config["User"] == "10001:10001"
+    assert config["Entrypoint"] == ["python3", "-m", "mrirecon.cloud.decompress_worker"]
+    assert "heartbeat" in json.dumps(config["Env"])
+    assert config["Healthcheck"]["Test"][0] == "CMD"
+    listed = json.loads(run("buildah", "images", "--json", image))
+    size = listed[0]["size"]
+    number, unit = re.match(r"([\d.]+)\s*(\w+)", size).groups()
+    mib = float(number) * {"MB": 0.954, "GB": 954}[unit]
+    assert mib < LARGEST_MIB, size
+
+
+def test_it_holds_the_pinned_packages_and_no_others(container):
+    script = (
+        "import importlib.metadata as m\n"
+        "print(*(d.metadata['Name'] + '==' + d.version for d in m.distributions()))"
+    )
+    done = inside(container, "python3", "-c", script)
+    assert done.returncode == 0, done.stderr
+    pinned = (SERVICES / "decompress" / "requirements.txt").read_text().splitlines()[1:]
+
+    def plain(line):
+        name, version = line.split("==")
+        return re.sub(r"[-_.]+", "-", name).lower(), version
+
+    assert {plain(line) for line in done.stdout.split()} == {plain(line) for line in pinned}
+
+
+def test_it_holds_only_its_rooms(container):
+    done = inside(container, "sh", "-c", "ls /opt/app/mrirecon; id -u")
+    assert done.stdout.split() == ["__init__.py", "cloud", "contract", "decompress", "kspace", "10001"]
+
+
+def test_a_worker_without_settings_ends_with_a_sentence(container):
+    done = inside(container, "python3", "-m", "mrirecon.cloud.decompress_worker")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "MRIRECON_RAW_BUCKET" in done.stdout + done.stderr
+
+
+def archives(folder):
+    """Return a generated archive, and a real one where the test data are at hand."""
+    sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+    from truth import make_archive
+
+    yield make_archive(folder)
+
+
+def test_it_reads_an_archive_as_the_unprivileged_user(container, tmp_path):
+    (archive,) = archives(tmp_path)
+    data = os.environ.get("MRIRECON_TEST_DATA")
+    real = sorted(Path(data, "scans").rglob("*.h5")) if data else []
+    if real:
+        from mrirecon.phantom.scanner import pack
+
+        smallest = min(real, key=lambda path: path.stat().st_size)
+        archive = tmp_path / "real.tar"
+        pack(archive, [smallest])
+    tmp_path.chmod(0o755)
+    archive.chmod(0o644)
+    script = textwrap.dedent(
+        """
+        from pathlib import Path
+        from mrirecon.decompress.stage import decompress
+        intake = decompress(Path("/in/archive.tar"), Path("/scratch/kspace.h5"), work_dir=Path("/scratch"))
+        print(intake.scan_id, Path("/scratch/kspace.h5").stat().st_size > 1000)
+        """
+    )
+    done = inside(container, "python3", "-c", script, volumes=[f"{archive}:/in/archive.tar:ro"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    scan_id, there = done.stdout.split()[-2:]
+    assert len(scan_id) == 16
+    assert there == "True"
+
+
+def test_torch_is_not_in_it(container):
+    assert inside(container, "python3", "-c", "import torch").returncode != 0
+
+
+def test_the_reconstructions_install_steps_work_in_a_clean_environment(tmp_path):
+    """All but the GPU build of torch, of several gigabytes: its place is taken by what is installed here."""
+    venv = tmp_path / "venv"
+    run(sys.executable, "-m", "venv", venv)
+    lines = (SERVICES / "recon" / "requirements.txt").read_text().splitlines()
+    light = [line for line in lines if not line.startswith(("torch==", "#"))]
+    assert len(light) == len(lines) - 2
+    (tmp_path / "requirements.txt").write_text("\n".join(light))
+    python = venv / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "-r", tmp_path / "requirements.txt")
+    run(python, "-m", "pip", "check")
+    app = tmp_path / "app" / "mrirecon"
+    app.mkdir(parents=True)
+    shutil.copy(SERVICES / "__init__.py", app)
+    text = (SERVICES / "recon" / "Dockerfile").read_text()
+    for room, _ in re.findall(r"^COPY (\w+) (/opt/app/mrirecon/\w+)$", text, re.MULTILINE):
+        shutil.copytree(SERVICES / room, app / room, ignore=shutil.ignore_patterns("__pycache__"))
+    script = (
+        "import mrirecon.recon, mrirecon.cloud.settings, nibabel, pydicom, sigpy, jinja2, PIL, h5py, scipy"
+    )
+    run(python, "-c", script, env={**os.environ, "PYTHONPATH": str(app.parent)})
