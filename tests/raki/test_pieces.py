@@ -13,6 +13,7 @@ from mrirecon.raki.combine import adaptive, image_to_kspace, kspace_to_image, rs
 from mrirecon.raki.equations import Region, held_back, normal_equations, solve, weigh
 from mrirecon.raki.gfactor import pseudo_replicas
 from mrirecon.raki.grappa import GrappaWeights, Kernel, fit
+from mrirecon.raki.holdout import Comparison, network_wins
 from mrirecon.raki.importance import importance
 from mrirecon.raki.interpolate import interpolate
 from mrirecon.raki.lines import Lines, calibration
@@ -210,6 +211,20 @@ def test_region_only_takes_equations_out():
     gram, cross = normal_equations(none, 2, 5)
     assert gram.abs().sum() == 0
     assert cross.abs().sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("grappa", "raki", "taken"),
+    [
+        ((0.30, 0.40), (0.28, 0.35), True),
+        ((0.30, 0.40), (0.30, 0.39), False),  # better by less than the margin
+        ((0.30, 0.80), (0.40, 0.40), False),  # vetoed by the calibration equations
+        ((0.30, None), (0.28, None), True),  # no acquired line outside the calibration
+        ((0.30, None), (0.31, None), False),
+    ],
+)
+def test_the_network_is_taken_only_with_a_margin_and_no_veto(grappa, raki, taken):
+    assert network_wins({"grappa": Comparison(*grappa), "raki": Comparison(*raki)}) is taken
 
 
 # ------------------------------------------------------------------------------------------- noise maps
