@@ -29,7 +29,18 @@ def reject(field: str, got: object, takes: str) -> NoReturn:
 
 def from_validation(source: str, root: type[BaseModel], error: ValidationError) -> ConfigError:
     """Turn pydantic's errors into sentences that name the field, what it got and what it takes."""
-    return ConfigError(source, [_sentence(root, dict(item)) for item in error.errors(include_url=False)])
+    items: list[dict[str, Any]] = [dict(item) for item in error.errors(include_url=False)]
+    # A list whose entries are wrong is also told to be too short: that sentence would mislead.
+    told = [
+        item
+        for item in items
+        if item["type"] != "too_short" or not any(_below(other["loc"], item["loc"]) for other in items)
+    ]
+    return ConfigError(source, [_sentence(root, item) for item in told])
+
+
+def _below(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    return len(one) > len(other) and one[: len(other)] == other
 
 
 def _sentence(root: type[BaseModel], item: Mapping[str, Any]) -> str:

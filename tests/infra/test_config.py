@@ -116,6 +116,11 @@ def test_all_problems_are_told_at_once():
     assert {text.split(":")[0] for text in problem_of(config)} == {"region", "network.egress", "recon.vcpus"}
 
 
+def test_a_wrong_entry_is_told_once():
+    (problem,) = problem_of(changed("file_share.clients.0", "0.0.0.0/0"))
+    assert problem.startswith("file_share.clients.0: got '0.0.0.0/0'; takes a network of /8 or narrower")
+
+
 def test_a_gateway_without_a_site_that_uses_it_is_refused():
     problems = problem_of(changed("sites", [{"name": "research", "sender": "s3"}]))
     assert problems[0].startswith("sites: ")
