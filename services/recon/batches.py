@@ -1,8 +1,12 @@
-"""Which slices are reconstructed together: as many as a byte budget holds, all sampled alike."""
+"""Which slices are reconstructed together: as many as a byte budget holds, all sampled alike.
+
+The first batch is special: it decides what ``auto`` is, and the noise maps are made of it. It holds slices
+around the middle of the first image that has lines to fill, no more of them than noise replicas can be
+afforded for. All others are as large as memory allows, because every batch chooses its kernel anew.
+"""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,82 +17,64 @@ from ..contract.codes import Code, PermanentError
 from ..kspace.file import KSpaceReader
 from ..kspace.sampling import SamplingPattern, detect
 
-CPU_BYTES = 128 * 1024**2
-"""k-space of one batch on a CPU; interpolation and images need several times that on top."""
-CUDA_SHARE = 1 / 16
+CPU_BYTES = 1024**3
+"""k-space of one batch on a CPU; the interpolation needs as much again, and its fixed working memory."""
+CUDA_SHARE = 1 / 8
 """Share of a CUDA device's free memory that the k-space of one batch may take."""
+NOISE_BYTES = 128 * 1024**2
+"""k-space whose noise is mapped on a CPU; on a GPU it is all of the first image."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Slices of one image that share a sampling pattern.
+    """Slices that share a sampling pattern.
 
     Attributes
     ----------
-    image, slices
-        Indices into the k-space file's first two axes.
+    items
+        ``(image, slice)`` indices into the k-space file's first two axes.
     pattern
         What was acquired of each of them.
     """
 
-    image: int
-    slices: tuple[int, ...]
+    items: tuple[tuple[int, int], ...]
     pattern: SamplingPattern
-
-    @property
-    def name(self) -> str:
-        """Return what progress shows."""
-        first, last = self.slices[0] + 1, self.slices[-1] + 1
-        where = f"slice {first}" if first == last else f"slices {first} to {last}"
-        return f"image {self.image + 1}, {where}"
 
 
 class Plan:
     """The batches of a scan, the one that decides about the method first."""
 
-    def __init__(self, scan: KSpaceReader, device: torch.device) -> None:
-        self._patterns: dict[bytes, SamplingPattern] = {}
+    def __init__(self, scan: KSpaceReader, device: torch.device, *, noise: bool) -> None:
         n_image, n_slice, *volume = scan.shape
-        at_once = max(1, budget(device) // (8 * int(np.prod(volume))))
-        batches = []
+        kinds: dict[bytes, list[tuple[int, int]]] = {}
         for image in range(n_image):
-            kinds = itertools.groupby(range(n_slice), key=lambda s: scan.mask[image, s].tobytes())
-            for _, group in kinds:
-                slices = list(group)
-                pattern = self._pattern(scan, image, slices[0])
-                for part in np.array_split(slices, -(-len(slices) // at_once)):
-                    batches.append(Batch(image, tuple(int(s) for s in part), pattern))
-        self.first = _middle(batches, n_slice)
-        self._batches = batches
+            for slice_ in range(n_slice):
+                kinds.setdefault(scan.mask[image, slice_].tobytes(), []).append((image, slice_))
+        patterns = {key: _pattern(scan, *items[0]) for key, items in kinds.items()}
+        self.patterns = len(patterns)
+        self.total = n_image * n_slice
+        size = 8 * int(np.prod(volume))
+        most = max(1, budget(device) // size)
+        few = most if device.type == "cuda" or not noise else max(1, NOISE_BYTES // size)
+        chosen = next((key for key, p in patterns.items() if not p.fully_sampled), next(iter(kinds)))
+        items = kinds[chosen]
+        first = [item for item in items if item[0] == items[0][0]]
+        first = sorted(first, key=lambda item: abs(item[1] - n_slice // 2))[: min(few, most)]
+        self.first = Batch(tuple(sorted(first)), patterns[chosen])
+        self._others = []
+        for key, items in kinds.items():
+            rest = [item for item in items if key != chosen or item not in self.first.items]
+            for low in range(0, len(rest), most):
+                self._others.append(Batch(tuple(rest[low : low + most]), patterns[key]))
 
     @property
     def pattern(self) -> SamplingPattern:
         """The pattern that the record tells: of the batch that decides."""
         return self.first.pattern
 
-    @property
-    def patterns(self) -> int:
-        """How many different sampling patterns the scan has."""
-        return len(self._patterns)
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
     def __iter__(self) -> Iterator[Batch]:
         yield self.first
-        yield from (batch for batch in self._batches if batch is not self.first)
-
-    def _pattern(self, scan: KSpaceReader, image: int, slice_: int) -> SamplingPattern:
-        mask = scan.mask[image, slice_]
-        key = mask.tobytes()
-        if key not in self._patterns:
-            if not mask.any():
-                raise PermanentError(
-                    Code.INCOMPLETE_KSPACE,
-                    f"Nothing was acquired of slice {slice_ + 1} of image {image + 1}: send the whole scan.",
-                )
-            self._patterns[key] = detect(mask)
-        return self._patterns[key]
+        yield from self._others
 
 
 def budget(device: torch.device) -> int:
@@ -99,8 +85,11 @@ def budget(device: torch.device) -> int:
     return CPU_BYTES
 
 
-def _middle(batches: list[Batch], n_slice: int) -> Batch:
-    """Return the batch of image 0 that holds the middle slice, thinned ones before fully sampled ones."""
-    thinned = [b for b in batches if not b.pattern.fully_sampled] or batches
-    same_image = [b for b in thinned if b.image == thinned[0].image]
-    return min(same_image, key=lambda b: min(abs(s - n_slice // 2) for s in b.slices))
+def _pattern(scan: KSpaceReader, image: int, slice_: int) -> SamplingPattern:
+    mask = scan.mask[image, slice_]
+    if not mask.any():
+        raise PermanentError(
+            Code.INCOMPLETE_KSPACE,
+            f"Nothing was acquired of slice {slice_ + 1} of image {image + 1}: send the whole scan.",
+        )
+    return detect(mask)

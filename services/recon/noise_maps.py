@@ -1,8 +1,8 @@
 """g-factor and noise maps of the first image, on the grid of the images.
 
 The replicas go through the interpolation alone (``raki.gfactor``): what partial Fourier adds or takes is not
-in the maps. Each costs as much as filling all lines anew, so on a CPU they are made for as many slices around
-the middle as a budget allows.
+in the maps. Each costs as much as filling all lines anew, so on a CPU they are made for the slices of the
+first batch alone.
 """
 
 from __future__ import annotations
@@ -22,8 +22,6 @@ from ..raki.interpolate import Interpolation
 from .coil_combination import adaptive
 from .image_grid import ImageGrid
 
-CPU_BYTES = 128 * 1024**2
-"""k-space whose noise is measured on a CPU; on a GPU all of image 0 is."""
 _OUTER = 0.1
 """Share of the readout, on both sides, from which noise is estimated where it was not measured."""
 

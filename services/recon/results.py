@@ -80,7 +80,7 @@ def _acs_lines(run: Run) -> int:
 
 
 def _quality(run: Run, images: hdf5.ImageFile) -> dict[str, Any]:
-    pattern, first = run.plan.pattern, run.plan.first.image
+    pattern, first = run.plan.pattern, run.plan.first.items[0][0]
     noise = images.map("noise_sd")
     plain = pattern.fully_sampled and not run.covered.shares
     volume = images.volume(first)

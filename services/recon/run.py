@@ -58,20 +58,21 @@ class Run:
         self.scan, self.profile, self.device, self.progress = scan, profile, device, progress
         self.info, self.geometry = scan.info, scan.info.geometry
         self.watch = Stopwatch(device)
-        self.plan = Plan(scan, device)
+        self.plan = Plan(scan, device, noise=profile.g_factor_replicas > 0)
         _, _, _, n_kz, n_ky, n_kx = scan.shape
         self.grid: ImageGrid = image_grid((n_kz, n_ky, n_kx), self.geometry)
         self.filler = Filler(profile, device, progress, scan.info.whitened)
         self.energy = Energy()
         self.covered = self._coverage(self.plan.pattern)
-        self._noise_bytes = 0
 
     def fill(self, images: hdf5.ImageFile) -> None:
         """Reconstruct every batch into ``images``."""
-        for done, batch in enumerate(self.plan):
-            self.progress("reconstruct", done / len(self.plan), batch.name)
+        done, total = 0, self.plan.total
+        for batch in self.plan:
+            self.progress("reconstruct", done / total, f"{len(batch.items)} of {total} slices")
             self._batch(batch, images)
-        self.progress("reconstruct", 1.0, "all images")
+            done += len(batch.items)
+        self.progress("reconstruct", 1.0, f"all of {total} slices")
 
     @property
     def method(self) -> str:
@@ -87,12 +88,12 @@ class Run:
         with self.watch.time("read"):
             kspace, acs = self._read(batch), self._read_acs(batch)
         with self.watch.time("interpolate"):
-            number = batch.image * self.scan.shape[1] + batch.slices[0]
+            number = batch.items[0][0] * self.scan.shape[1] + batch.items[0][1]
             done = self.filler.fill(kspace, batch.pattern, acs, number)
             filled = done.kspace
             assert isinstance(filled, Tensor)
             self.energy.add(filled, batch.pattern)
-        if self._wants_noise(batch, done, kspace):
+        if batch is self.plan.first and self._wants_noise(done):
             with self.watch.time("noise"):
                 self._noise(batch, done, kspace, images)
         del kspace, done
@@ -104,37 +105,31 @@ class Run:
         with self.watch.time("combine"):
             magnitude, combined = self._combine(self._images(filled))
         with self.watch.time("write"):
-            for n, slice_ in enumerate(batch.slices):
-                images.put(batch.image, slice_, magnitude[n], combined[n])
+            for n, (image, slice_) in enumerate(batch.items):
+                images.put(image, slice_, magnitude[n], combined[n])
 
-    def _wants_noise(self, batch: Batch, done: Interpolation, kspace: Tensor) -> bool:
-        wanted = self.profile.g_factor_replicas > 0 and batch.image == self.plan.first.image
-        if not wanted or done.method not in {Method.GRAPPA, Method.RAKI}:
-            return False
-        size = kspace.element_size() * kspace.nelement()
-        fits = self.device.type == "cuda" or self._noise_bytes + size <= noise_maps.CPU_BYTES
-        return batch is self.plan.first or fits
+    def _wants_noise(self, done: Interpolation) -> bool:
+        return self.profile.g_factor_replicas > 0 and done.method in {Method.GRAPPA, Method.RAKI}
 
     def _noise(self, batch: Batch, done: Interpolation, kspace: Tensor, images: hdf5.ImageFile) -> None:
         maps = noise_maps.measure(
             done, kspace, batch.pattern, self.grid, whitened=self.info.whitened,
             replicas=self.profile.g_factor_replicas, seed=self.profile.seed, progress=self.progress,
         )  # fmt: skip
-        self._noise_bytes += kspace.element_size() * kspace.nelement()
-        for n, slice_ in enumerate(batch.slices):
+        for n, (_, slice_) in enumerate(batch.items):
             images.put_map("g_factor", slice_, maps.g_factor[n])
             if maps.noise_sd is not None and not self.covered.shares:
                 images.put_map("noise_sd", slice_, maps.noise_sd[n])
 
     def _read(self, batch: Batch) -> Tensor:
-        blocks = np.empty((len(batch.slices), *self.scan.shape[2:]), np.complex64)
-        for n, slice_ in enumerate(batch.slices):
-            blocks[n] = self.scan.read(batch.image, slice_)
+        blocks = np.empty((len(batch.items), *self.scan.shape[2:]), np.complex64)
+        for n, item in enumerate(batch.items):
+            blocks[n] = self.scan.read(*item)
         return torch.from_numpy(blocks).to(self.device)
 
     def _read_acs(self, batch: Batch) -> Tensor | None:
         """Return the calibration acquired apart, on its own matrix, ``(slice, coil, kz, ky, kx)``."""
-        blocks = [self.scan.read_acs(batch.image, slice_) for slice_ in batch.slices]
+        blocks = [self.scan.read_acs(*item) for item in batch.items]
         known = [block for block in blocks if block is not None]
         return torch.from_numpy(np.stack(known)).to(self.device) if len(known) == len(blocks) else None
 
