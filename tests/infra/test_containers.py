@@ -140,32 +140,38 @@ def test_a_worker_without_settings_ends_with_a_sentence(container):
     assert "MRIRECON_RAW_BUCKET" in done.stdout + done.stderr
 
 
-def archives(folder):
-    """Return a generated archive, and a real one where the test data are at hand."""
-    sys.path.insert(0, str(ROOT / "tests" / "e2e"))
-    from truth import make_archive
-
-    yield make_archive(folder)
+REAL = "scans/siemens_twix/twixtools_gre.dat"
 
 
-def test_it_reads_an_archive_as_the_unprivileged_user(container, tmp_path):
-    (archive,) = archives(tmp_path)
+def archive_of(kind, folder):
+    """Return a generated archive, or one of a scanner's own file where the test data are at hand."""
+    if kind == "generated":
+        sys.path.insert(0, str(ROOT / "tests" / "e2e"))
+        from truth import make_archive
+
+        return make_archive(folder)
     data = os.environ.get("MRIRECON_TEST_DATA")
-    real = sorted(Path(data, "scans").rglob("*.h5")) if data else []
-    if real:
-        from mrirecon.phantom.scanner import pack
+    if not data or not Path(data, REAL).is_file():
+        pytest.skip("MRIRECON_TEST_DATA does not name a folder with the real scans")
+    from mrirecon.phantom.scanner import pack
 
-        smallest = min(real, key=lambda path: path.stat().st_size)
-        archive = tmp_path / "real.tar"
-        pack(archive, [smallest])
+    pack(folder / "real.tar", [Path(data, REAL)])
+    return folder / "real.tar"
+
+
+@pytest.mark.parametrize("kind", ["generated", "real"])
+def test_it_reads_an_archive_as_the_unprivileged_user(kind, container, tmp_path):
+    archive = archive_of(kind, tmp_path)
     tmp_path.chmod(0o755)
     archive.chmod(0o644)
     script = textwrap.dedent(
         """
         from pathlib import Path
         from mrirecon.decompress.stage import decompress
-        intake = decompress(Path("/in/archive.tar"), Path("/scratch/kspace.h5"), work_dir=Path("/scratch"))
-        print(intake.scan_id, Path("/scratch/kspace.h5").stat().st_size > 1000)
+        out = Path("/scratch/kspace.h5")
+        out.unlink(missing_ok=True)
+        intake = decompress(Path("/in/archive.tar"), out, work_dir=Path("/scratch"))
+        print(intake.scan_id, out.stat().st_size > 1000)
         """
     )
     done = inside(container, "python3", "-c", script, volumes=[f"{archive}:/in/archive.tar:ro"])
