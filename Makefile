@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-tools lint format types check clean
+.PHONY: help demo test test-slow test-tools fuzz lint format check clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,11 @@ test-slow: $(VENV)/.dev  ## The slower suites: quality tables, faults, fuzzing, 
 
 test-tools: $(VENV)/.dev  ## Against independent tools of Debian (ismrmrd-tools dicom3tools dcmtk orthanc dcm2niix bart)
 	$(BIN)/pytest -m tools --timeout 900
+
+fuzz: $(VENV)/.dev  ## Coverage-guided fuzzing of the archive walk and the HDF5 gate
+	$(PIP) --editable '.[fuzz]'
+	$(BIN)/python tests/fuzz/fuzz.py walk build/fuzz/walk -max_total_time=600
+	$(BIN)/python tests/fuzz/fuzz.py gate build/fuzz/gate -max_total_time=600
 
 lint: $(VENV)/.dev  ## Style and types
 	$(BIN)/ruff check .

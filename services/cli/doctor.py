@@ -32,7 +32,7 @@ class Finding:
 
 def examine(reconstruct: bool = True) -> list[Finding]:
     """Return what was found, each finding with advice where it is not well."""
-    checks: list[Callable[[], Finding]] = [_python, _libraries, _device, _memory, _temporary_folder]
+    checks: list[Callable[[], Finding]] = [_python, _libraries, _device, _memory, _temporary_folder, _sandbox]
     if reconstruct:
         checks.append(_tiny_reconstruction)
     findings = []
@@ -89,6 +89,14 @@ def _temporary_folder() -> Finding:
     free = shutil.disk_usage(tempfile.gettempdir()).free
     advice = "set TMPDIR to a disk with room for the largest scan"
     return Finding("temporary folder", free > _FREE_BYTES, f"{free / 1e9:.0f} GB free", advice)
+
+
+def _sandbox() -> Finding:
+    from ..decompress.landlock import version
+
+    have = version()
+    found = f"limits and Landlock {have}" if have else "limits only (this kernel has no Landlock)"
+    return Finding("parser's sandbox", True, found)
 
 
 def _tiny_reconstruction() -> Finding:
