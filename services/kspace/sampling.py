@@ -184,7 +184,7 @@ def acs_needed(pattern: SamplingPattern) -> tuple[int, int]:
     if pattern.fully_sampled:
         return 0, 0
     if pattern.two_dimensional:
-        return 2 * pattern.r_z + 2, 2 * pattern.r_y + 4
+        return 2 * pattern.r_z + 4, 2 * pattern.r_y + 4
     if pattern.r_z > 1:
         return pattern.r_z + 4, 1
     return 1, pattern.r_y + 4

@@ -199,6 +199,15 @@ def _filled_block(acs: Tensor) -> Block:
 def _plane(work: _Work) -> Interpolation:
     """Two-dimensional lattices, image by image: GRAPPA in the (kz, ky) plane."""
     first = work.acs(slice(0, 1)).to(work.device)
+    block = (first.shape[2], first.shape[3])
+    smallest = grappa2d.cosets(work.pattern, min(grappa2d.NEIGHBOURS))
+    if not all(grappa2d.fits(coset, block) for coset in smallest):
+        raise PermanentError(
+            Code.TOO_FEW_ACS,
+            f"Found {block[1]} x {block[0]} (ky x kz) calibration lines; the smallest kernel for an "
+            f"acceleration of R={work.pattern.acceleration} along both axes does not fit them: send the scan "
+            "with more.",
+        )
     neighbours, ridge, errors = grappa2d.choose(first, work.pattern)
     kernels = grappa2d.cosets(work.pattern, neighbours)
     weights: list[list[grappa2d.CosetWeights]] = []

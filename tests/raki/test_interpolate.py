@@ -267,6 +267,17 @@ def test_two_dimensional_acceleration(volume, tools, shift):
     assert "thinned along ky and kz" in done.reason
 
 
+def test_a_plane_kernel_that_does_not_fit_is_refused(volume):
+    mask = np.zeros((24, 48), bool)
+    for row in range(24):
+        mask[row, (2 * row) % 6 :: 6] = True
+    mask[9:15, 16:32] = True
+    with pytest.raises(PermanentError) as caught:
+        interpolate(volume.kspace * mask[:, :, None], detect(mask), method=Method.GRAPPA)
+    assert caught.value.code is Code.TOO_FEW_ACS
+    assert "R=6" in caught.value.message
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a CUDA device")
 @pytest.mark.parametrize("method", [Method.GRAPPA, Method.RAKI])
