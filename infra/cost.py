@@ -172,7 +172,7 @@ def render(env: Environment, lines: list[Line], prices: Mapping[str, Price]) -> 
         out += [f"  {'sum of what is priced':<42} {'':>12}   {'':<44} {total:>12,.2f}{unknown}", ""]
     if missing:
         out.append(f"Not priced: fill these in {PRICES.name} for {env.region}, with source and day:")
-        out += [f"  {name}: US dollars a {price.unit}" for name, price in sorted(missing.items())]
+        out += [f"  {name}: US dollars per {price.unit}" for name, price in sorted(missing.items())]
     sources = sorted({f"{p.source} ({p.read_on})" for p in prices.values() if p.value is not None})
     out += ["Prices from:", *(f"  {source}" for source in sources)] if sources else []
     out.append(

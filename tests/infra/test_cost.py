@@ -62,7 +62,7 @@ def test_an_empty_price_is_told_and_left_out_of_the_sum():
     }
     text = render(load("dev"), [Line("idle", "machines", 10, "a"), Line("idle", "keys", 3, "b")], prices)
     assert "20.00 plus 1 line(s) without a price" in text
-    assert "b: US dollars a key" in text
+    assert "b: US dollars per key" in text
     assert "https://price.example (2026-11-01)" in text
 
 
