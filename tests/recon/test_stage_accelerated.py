@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from recon_cases import SCAN_ID, scan_file, slab
-from test_stage import all_lines, phantom, plain_rss, run
+from test_reconstruct import all_lines, phantom, plain_rss, run
 
 from mrirecon.contract.codes import PermanentError
 from mrirecon.contract.profiles import Profile, profile
