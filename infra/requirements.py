@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = {"decompress": ("decompress", "cloud"), "recon": ("recon", "cloud")}
-NOT_NEEDED = {"matplotlib", "importlib-resources", "setuptools"}
-"""Asked for by a dependency for what no worker does (drawing), or part of Python since."""
+NOT_NEEDED = {"importlib-resources", "setuptools"}
+"""Asked for by a dependency, but part of Python since or only for its own build."""
 _LINUX = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "extra": ""}
 
 
