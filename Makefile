@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-tools fuzz lint format check clean
+.PHONY: help demo test test-slow test-tools fuzz synth deploy-local cloud-demo lint format check clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -41,6 +41,16 @@ fuzz: $(VENV)/.dev  ## Coverage-guided fuzzing of the archive walk and the HDF5 
 	$(PIP) --editable '.[fuzz]'
 	$(BIN)/python tests/fuzz/fuzz.py walk build/fuzz/walk -max_total_time=600
 	$(BIN)/python tests/fuzz/fuzz.py gate build/fuzz/gate -max_total_time=600
+
+ENV ?= dev
+synth: $(VENV)/.dev  ## The stacks of an environment as templates: make synth ENV=production
+	$(BIN)/python -m infra.cdk synth --all --quiet -c env=$(ENV)
+
+deploy-local: $(VENV)/.dev  ## Deploy into an emulated AWS, send a scan through, stop everything
+	$(BIN)/python tests/e2e/deploy_local.py
+
+cloud-demo: $(VENV)/.dev  ## Watch scans pass through the emulated cloud
+	$(BIN)/python tests/e2e/cloud_demo.py
 
 lint: $(VENV)/.dev  ## Style and types
 	$(BIN)/ruff check .

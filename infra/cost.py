@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from . import cdk
 from .config import Environment, load
 from .errors import ConfigError
 
@@ -198,6 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ConfigError, ValueError, OSError) as error:
         sys.stderr.write(f"mrirecon cost: {error}\n")
         return 2
+    os.environ.update(cdk.environment())  # the library's helper runs on this checkout's node
     scan = Scan(given.archive_gib, given.images_gib)
     sys.stdout.write(render(env, estimate(env, templates_of(env), scan), prices))
     return 0

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -121,6 +122,21 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=command)
 
 
+def _cost(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--env", required=True, metavar="NAME", help="name of a file of config/")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+    def command(arguments: argparse.Namespace) -> int:
+        # The templates are synthesised by the infrastructure's own code, which is not part of the package.
+        if not (Path("infra") / "cost.py").is_file():
+            print("mrirecon cost: run it in a checkout of the project, where infra/ is.", file=sys.stderr)
+            return Exit.USAGE
+        call = [sys.executable, "-m", "infra.cost", "--env", arguments.env, *arguments.rest]
+        return subprocess.run(call, check=False).returncode
+
+    parser.set_defaults(command=command)
+
+
 def _lazily(module: str, function: str) -> Register:
     """Return a register function that imports its room only when the command is looked at."""
 
@@ -140,5 +156,6 @@ _COMMANDS: tuple[tuple[str, str, Register], ...] = (
     ("status", "all scans in the cloud, or one", _lazily(".operate", "register_status")),
     ("queues", "queues, workers, dead letters", _lazily(".operate", "register_queues")),
     ("redrive", "send dead letters again", _lazily(".operate", "register_redrive")),
+    ("cost", "what a month costs (from a checkout)", _cost),
     ("simulate", "how many machines does a day need?", _lazily("..capacity.command", "register")),
 )

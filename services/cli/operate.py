@@ -85,7 +85,7 @@ def _status(operator: Operator, arguments: Namespace) -> int:
     if not rows:
         print("no scan of that id" if arguments.scan_id else "no scans yet", file=sys.stderr)
         return Exit.FAILED if arguments.scan_id else Exit.OK
-    _print(_scan_table(rows))
+    _print(scan_table(rows))
     if arguments.scan_id:
         for row in rows:
             if row.message and row.state != State.DONE.value:
@@ -100,14 +100,14 @@ def _queues(operator: Operator, arguments: Namespace) -> int:
         if arguments.json:
             print(json.dumps([asdict(queue) for queue in told]))
         else:
-            _print(_queue_table(told))
+            _print(queue_table(told))
         return Exit.OK
     from rich.console import Console, Group
     from rich.live import Live
 
     with Live(console=Console(), auto_refresh=False, screen=sys.stdout.isatty()) as live:
         while True:
-            view = Group(_queue_table(operator.queues()), _scan_table(operator.status(limit=20)))
+            view = Group(queue_table(operator.queues()), scan_table(operator.status(limit=20)))
             live.update(view, refresh=True)
             time.sleep(arguments.every)
 
@@ -134,7 +134,8 @@ def _redrive(operator: Operator, arguments: Namespace) -> int:
     return Exit.OK
 
 
-def _scan_table(rows: list[ScanStatus]) -> Any:
+def scan_table(rows: list[ScanStatus]) -> Any:
+    """Return the scans as a table for a terminal."""
     table = _table("scan", "site", "lane", "stage", "state", "why", "tries", "changed (UTC)")
     for row in rows:
         colour = _COLOURS.get(row.state, "")
@@ -146,7 +147,8 @@ def _scan_table(rows: list[ScanStatus]) -> Any:
     return table
 
 
-def _queue_table(queues: list[QueueStatus]) -> Any:
+def queue_table(queues: list[QueueStatus]) -> Any:
+    """Return the queues as a table for a terminal."""
     table = _table("stage", "lane", "waiting", "in flight", "delayed", "held by workers", "oldest", "dead")
     for queue in queues:
         for number, (lane, counts) in enumerate(queue.lanes.items()):

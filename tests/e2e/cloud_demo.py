@@ -1,0 +1,110 @@
+"""Watch scans pass through the cloud, on this machine: a share folder, a live view, images that appear.
+
+``python tests/e2e/cloud_demo.py`` (or ``make cloud-demo``): the real command line deploys the stacks into an
+emulated AWS, three scans (and one file that is none) are dropped into the share, and the operator's own tables
+of the demo's own.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
+
+from emulated_cloud import EmulatedCloud  # noqa: E402
+from rich.console import Console, Group  # noqa: E402
+from rich.live import Live  # noqa: E402
+from rich.text import Text  # noqa: E402
+from share import Share  # noqa: E402
+
+from infra.outputs import VARIABLES  # noqa: E402
+from mrirecon.cli.operate import queue_table, scan_table  # noqa: E402
+from mrirecon.cloud.operators import Operator  # noqa: E402
+from mrirecon.contract.keys import INCOMING  # noqa: E402
+from mrirecon.phantom.scanner import Protocol, pack, simulate  # noqa: E402
+
+SCANS = {
+    "stat": [Protocol(matrix=(112, 96), n_slices=2, n_coils=8, acceleration=2, n_acs=24, seed=1)],
+    "routine": [
+        Protocol(matrix=(112, 96), n_slices=2, n_coils=8, acceleration=3, n_acs=24, seed=2),
+        Protocol(matrix=(112, 96), n_slices=3, n_coils=8, acceleration=4, n_acs=24, seed=3),
+    ],
+}
+ENDED = {"done", "rejected", "failed"}
+
+
+def drop(share, folder):
+    """Leave the demo's archives on the share, and one file that is no archive; return how many."""
+    count = 0
+    for lane, protocols in SCANS.items():
+        for protocol in protocols:
+            raw, archive = folder / f"scan{count}.h5", folder / f"scan{count}.tar"
+            simulate(raw, protocol)
+            pack(archive, [raw])
+            archive.rename(share / INCOMING / "main" / lane / archive.name)
+            count += 1
+    (share / INCOMING / "main" / "routine" / "notes.tar").write_bytes(b"PK\x03\x04" + bytes(2000))
+    return count + 1
+
+
+def workers(cloud):
+    runner = cloud.runner
+    return Text(
+        f"workers: {len(runner.service)} decompress (ECS), {len(runner.batch)} reconstruct (Batch); "
+        f"refreshes of the share: {len(cloud.refreshes)}",
+        style="dim",
+    )
+
+
+def show(cloud, operator, share, expected, once):
+    """Show the tables until all the demo's scans have ended (``once``) or Ctrl-C."""
+    told = set()
+    with Live(console=Console(), auto_refresh=False) as live:
+        while True:
+            rows = operator.status(limit=20)
+            live.update(Group(queue_table(operator.queues()), scan_table(rows), workers(cloud)), refresh=True)
+            for record in sorted(share.images.rglob("scan.json")):
+                if record not in told:
+                    live.console.print(f"images: {record.parent / 'report.html'}", soft_wrap=True)
+                    told.add(record)
+            ended = [
+                row for row in rows if row.state in ENDED and (row.stage == "recon" or row.state != "done")
+            ]
+            done = sum(row.state == "done" for row in ended)
+            if once and len(ended) >= expected and len(told) == done:
+                return ended
+            time.sleep(1)
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--share", type=Path, default=Path("results/share"), help="the share folder")
+    parser.add_argument("--once", action="store_true", help="end when the demo's scans have ended")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="mrirecon-cloud-") as name:
+        folder = Path(name)
+        print("Starting the emulated cloud and deploying the stacks: a few minutes.", flush=True)
+        with EmulatedCloud(folder) as cloud:
+            cloud.deploy()
+            cloud.work()
+            os.environ.update(cloud.environment)
+            values = {
+                variable: cloud.outputs[out] for variable, out in VARIABLES.items() if out in cloud.outputs
+            }
+            operator = Operator(values)
+            buckets = cloud.outputs["RawBucket"], cloud.outputs["ImagesBucket"]
+            with Share(given.share, cloud.client("s3"), *buckets) as share:
+                expected = drop(given.share, folder)
+                print(f"Drop archives into {given.share / INCOMING / 'main' / 'routine'}; Ctrl-C ends.")
+                try:
+                    ended = show(cloud, operator, share, expected, given.once)
+                except KeyboardInterrupt:
+                    return 0
+        return 0 if sum(row.state == "done" for row in ended) == expected - 1 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
