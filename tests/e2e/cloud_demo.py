@@ -1,8 +1,9 @@
 """Watch scans pass through the cloud, on this machine: a share folder, a live view, images that appear.
 
-``python tests/e2e/cloud_demo.py`` (or ``make cloud-demo``): the real command line deploys the stacks into an
-emulated AWS, three scans (and one file that is none) are dropped into the share, and the operator's own tables
-of the demo's own.
+``python tests/e2e/cloud_demo.py`` (or ``make cloud-demo``): the real command line deploys the stacks into
+an emulated AWS, three scans (and one file that is none) are dropped into the share, and the operator's own
+tables show them pass. Drop archives of your own into the folder it names; Ctrl-C ends. ``--once`` ends with
+the last of the demo's own.
 """
 
 import argparse
