@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -108,6 +109,8 @@ class Runner:
             process.insist()
             if process.popen.poll() is not None:
                 self.service.remove(process)
+                if process.popen.returncode and process.told_to_stop is None:
+                    self.faults.append(f"{process.name} ended with {process.popen.returncode}")
                 self.ended.append(process)
         staying = [process for process in self.service if process.told_to_stop is None]
         for process in staying[wanted:]:
@@ -141,7 +144,7 @@ class Runner:
         scratch.mkdir(parents=True)
         local = {
             env.SCRATCH_DIR: str(scratch), env.HEARTBEAT_FILE: str(scratch / "heartbeat"),
-            "TMPDIR": str(scratch), "OMP_NUM_THREADS": "1",
+            "TMPDIR": tempfile.gettempdir(), "OMP_NUM_THREADS": "1",
         }  # fmt: skip
         log = self.folder / f"{name}.log"
         with log.open("wb") as sink:
