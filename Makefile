@@ -31,7 +31,11 @@ demo: $(VENV)/.local  ## Generate a raw scan, reconstruct it, say where the pict
 test: $(VENV)/.dev  ## The tests (minutes)
 	$(BIN)/pytest -m "not slow and not tools"
 
-test-slow: $(VENV)/.dev  ## The slower suites: quality tables, faults, fuzzing, whole synths
+.venv-checkov: $(BIN)/python
+	$(BIN)/python -m venv $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check checkov==3.3.30
+
+test-slow: $(VENV)/.dev .venv-checkov  ## The slower suites: quality tables, faults, fuzzing, whole synths
 	$(BIN)/pytest -m "slow and not tools" --timeout 1800
 
 test-tools: $(VENV)/.dev  ## Against independent tools of Debian (ismrmrd-tools dicom3tools dcmtk orthanc dcm2niix bart)
