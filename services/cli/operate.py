@@ -136,20 +136,20 @@ def _redrive(operator: Operator, arguments: Namespace) -> int:
 
 def scan_table(rows: list[ScanStatus]) -> Any:
     """Return the scans as a table for a terminal."""
-    table = _table("scan", "site", "lane", "stage", "state", "why", "tries", "changed (UTC)")
+    table = _table("scan", "site", "lane", "stage", "state", "why", "tries", "changed, UTC")
     for row in rows:
         colour = _COLOURS.get(row.state, "")
         state = f"[{colour}]{row.state}[/]" if colour else row.state
         table.add_row(
             row.scan_id or "not read yet", row.site, row.priority, row.stage, state, row.code, str(row.tries),
-            row.updated_at[:19].replace("T", " "),
+            row.updated_at[5:19].replace("T", " "),
         )  # fmt: skip
     return table
 
 
 def queue_table(queues: list[QueueStatus]) -> Any:
     """Return the queues as a table for a terminal."""
-    table = _table("stage", "lane", "waiting", "in flight", "delayed", "held by workers", "oldest", "dead")
+    table = _table("stage", "lane", "waiting", "in flight", "delayed", "held", "oldest", "dead")
     for queue in queues:
         for number, (lane, counts) in enumerate(queue.lanes.items()):
             first = number == 0
@@ -176,9 +176,9 @@ def _table(*columns: str) -> Any:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(column, no_wrap=column == "scan")
+        table.add_column(column, no_wrap=True)
     return table
 
 
