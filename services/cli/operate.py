@@ -142,7 +142,7 @@ def scan_table(rows: list[ScanStatus]) -> Any:
         state = f"[{colour}]{row.state}[/]" if colour else row.state
         table.add_row(
             row.scan_id or "not read yet", row.site, row.priority, row.stage, state, row.code, str(row.tries),
-            row.updated_at[5:19].replace("T", " "),
+            row.updated_at[5:16].replace("T", " "),
         )  # fmt: skip
     return table
 
@@ -178,7 +178,7 @@ def _table(*columns: str) -> Any:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap=column != "why")  # only the reason gives way on a narrow terminal
     return table
 
 
