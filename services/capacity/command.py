@@ -39,8 +39,9 @@ def register(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, type=kind, metavar="N", help=words)
     parser.add_argument("--max-workers", type=int, metavar="N", help="ceiling of workers of either stage")
     parser.add_argument(
-        "--policy", action="append", metavar="NAME", help="compare only these; may be given more than once"
-    )
+        "--policy", action="append", metavar="NAME",
+        help="compare only these, given once for each: " + ", ".join(Config().policies),
+    )  # fmt: skip
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the day (SVG or PNG)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(command=run)

@@ -23,6 +23,12 @@ _EPILOG = """exit codes: 0 all done; 2 usage; 3 an archive was rejected; 4 incom
 of several the gravest (1, 3, 4). Progress goes to stderr, data to stdout.
 Not a medical device."""
 
+_NOT_INSTALLED = (
+    "mrirecon: this command needs a package that is not installed here, {}. In a checkout `make .venv/.dev` "
+    "installs everything; elsewhere take the extra: mrirecon[operator] for status, queues, submit, redrive; "
+    "mrirecon[capacity] for simulate; mrirecon[local] for the others."
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
@@ -34,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nmrirecon: interrupted; nothing was published half.", file=sys.stderr)
         return Exit.INTERRUPTED
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == __package__.partition(".")[0]:
+            raise
+        print(_NOT_INSTALLED.format(error.name), file=sys.stderr)
+        return Exit.USAGE
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK
@@ -90,7 +101,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("archive", type=Path, metavar="ARCHIVE")
+    parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="a tar of raw k-space")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
     def command(arguments: argparse.Namespace) -> int:
@@ -102,8 +113,14 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR")
-    parser.add_argument("--method", choices=[method.value for method in Method])
+    parser.add_argument(
+        "--out", type=Path, default=Path("results"), metavar="DIR",
+        help="where the scan and its images go (results)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--method", choices=[method.value for method in Method],
+        help="how missing lines are filled (auto)",
+    )  # fmt: skip
 
     def command(arguments: argparse.Namespace) -> int:
         from .demo import demo
@@ -131,6 +148,7 @@ def _cost(parser: argparse.ArgumentParser) -> None:
         if not (Path("infra") / "cost.py").is_file():
             print("mrirecon cost: run it in a checkout of the project, where infra/ is.", file=sys.stderr)
             return Exit.USAGE
+        importlib.import_module("aws_cdk")  # or end here, with the sentence for what is not installed
         call = [sys.executable, "-m", "infra.cost", "--env", arguments.env, *arguments.rest]
         return subprocess.run(call, check=False).returncode
 

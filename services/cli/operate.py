@@ -27,7 +27,7 @@ _COLOURS = {
 def register_status(parser: ArgumentParser) -> None:
     """Add the arguments of ``mrirecon status``."""
     parser.add_argument("scan_id", nargs="?", metavar="SCAN_ID", help="one scan (default: the latest ones)")
-    parser.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many rows")
+    parser.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many rows (50)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=_guarded(_status))
 
@@ -35,18 +35,23 @@ def register_status(parser: ArgumentParser) -> None:
 def register_queues(parser: ArgumentParser) -> None:
     """Add the arguments of ``mrirecon queues``."""
     parser.add_argument("--watch", action="store_true", help="refresh until interrupted")
-    parser.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds between refreshes")
+    parser.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds between refreshes (2)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=_guarded(_queues))
 
 
 def register_submit(parser: ArgumentParser) -> None:
     """Add the arguments of ``mrirecon submit``."""
-    parser.add_argument("archive", type=Path, metavar="ARCHIVE")
+    parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="a tar of raw k-space")
     parser.add_argument("--site", required=True, help="whose scan it is: the folder of the raw bucket")
-    parser.add_argument("--priority", choices=[p.value for p in Priority], default=Priority.ROUTINE.value)
+    parser.add_argument(
+        "--priority", choices=[p.value for p in Priority], default=Priority.ROUTINE.value,
+        help="stat goes first (routine)",
+    )  # fmt: skip
     parser.add_argument("--no-wait", action="store_true", help="do not follow the scan to its end")
-    parser.add_argument("--timeout", type=float, default=0.0, metavar="S", help="follow no longer than this")
+    parser.add_argument(
+        "--timeout", type=float, default=0.0, metavar="S", help="follow no longer than this (no limit)"
+    )
     parser.set_defaults(command=_guarded(_submit))
 
 
@@ -56,7 +61,7 @@ def register_redrive(parser: ArgumentParser) -> None:
     which.add_argument("--reason", metavar="CODE", help="dead letters that failed by this code")
     which.add_argument("--scan", metavar="SCAN_ID", help="those of one scan")
     which.add_argument("--all", action="store_true", help="all of them")
-    parser.add_argument("--stage", choices=[stage.value for stage in Stage], help="of one stage only")
+    parser.add_argument("--stage", choices=[stage.value for stage in Stage], help="of one stage only (both)")
     parser.set_defaults(command=_guarded(_redrive))
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..contract.codes import MrireconError
-from ..contract.profiles import PROFILES
+from ..contract.profiles import DEFAULT_PROFILE, PROFILES
 from .exits import Exit
 from .local import Outcome, run_archive
 from .run import tell
@@ -18,8 +18,11 @@ def register(parser: ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("share", type=Path, metavar="SHARE", help="the folder a scanner drops archives into")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the images go")
-    parser.add_argument("--profile", choices=sorted(PROFILES))
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument(
+        "--profile", choices=sorted(PROFILES),
+        help=f"named settings (default: what the archive asks for, else {DEFAULT_PROFILE})",
+    )  # fmt: skip
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to compute")
     parser.add_argument(
         "--settle", type=float, default=10.0, metavar="S",
         help="seconds for which a file must not have changed (10)",
