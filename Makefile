@@ -48,7 +48,7 @@ fuzz: $(VENV)/.dev  ## Coverage-guided fuzzing of the archive walk and the HDF5 
 
 ENV ?= dev
 synth: $(VENV)/.dev  ## The stacks of an environment as templates: make synth ENV=production
-	$(BIN)/python -m infra.cdk synth --all --quiet -c env=$(ENV)
+	$(BIN)/python -m infra.cdk synth --quiet -c env=$(ENV)
 
 deploy-local: $(VENV)/.dev  ## Deploy into an emulated AWS, send a scan through, stop everything
 	$(BIN)/python tests/e2e/deploy_local.py
@@ -61,7 +61,7 @@ lint: $(VENV)/.dev  ## Style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.dev
+format: $(VENV)/.dev  ## Put the style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
