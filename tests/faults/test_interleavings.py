@@ -50,7 +50,7 @@ class Actor:
 
     def __init__(self, machine, stage):
         self.stage, self.machine = stage, machine
-        self.fate, self.finished = None, False
+        self.fate, self.finished, self.stands_before = None, False, ""
         self.drain = Drain(0)
         self.worker = machine.make_worker(stage, f"{stage}-{len(machine.actors)}", self.drain)
         self._go, self._stands = threading.Event(), threading.Event()
@@ -105,6 +105,7 @@ class Cloud(RuleBasedStateMachine):
     def pause(self, operation):
         for actor in self.actors:
             if actor.holds_thread():
+                actor.stands_before = operation
                 actor.pause()
 
     @contextlib.contextmanager
@@ -135,7 +136,7 @@ class Cloud(RuleBasedStateMachine):
     @initialize(number=st.integers(1, 3))
     def begin(self, number):
         for content in range(number):
-            self.upload(f"scan {content}", "stat" if content == 2 else "routine", "")
+            Cloud.upload(self, f"scan {content}", "stat" if content == 2 else "routine", "")
 
     @rule(content=st.sampled_from(["scan 0", "scan 1", "few-acs"]), lane=st.sampled_from(["stat", "routine"]),
           flaw=st.sampled_from(["", "", "retryable", "cut", "no tar"]))  # fmt: skip
@@ -148,7 +149,7 @@ class Cloud(RuleBasedStateMachine):
         detail = {"bucket": {"name": "raw"}, "object": {"key": key, "version-id": version}}
         event = {"source": "aws.s3", "detail-type": "Object Created", "time": "2027-01-01T00:00:00Z"}
         self.announced = (lane, json.dumps({**event, "detail": detail}))
-        self.again()
+        Cloud.again(self)
 
     @precondition(lambda self: hasattr(self, "announced"))
     @rule()
@@ -261,12 +262,45 @@ class Cloud(RuleBasedStateMachine):
             assert published == []
 
 
+class Publication(Cloud):
+    """The same, from where one scan waits for its images: all interleavings go into who may publish."""
+
+    upload = again = a_worker_takes_a_message = queue_delivers_twice = None
+
+    @initialize()
+    def begin(self):
+        Cloud.upload(self, "scan 0", "routine", "")
+        self.make_worker("decompress", "first", Drain(100)).step()
+
+    @rule(wait=st.sampled_from([0, 0, 11]))
+    def a_worker_takes_it(self, wait):
+        """The message shows again, with the former worker's lease over or not."""
+        self.clock.time += wait
+        for item in self.lanes["r-routine"].messages:
+            item.update(visible_at=0, receives=0)
+        if len(self.living()) < 4:
+            self.actors.append(Actor(self, "recon"))
+            self.actors[-1].advance()
+
+    @precondition(lambda self: self.living())
+    @rule(which=st.integers(0, 3), operation=st.sampled_from(["upload", "put_if_absent", "renew", "release"]))
+    def a_worker_goes_on_to(self, which, operation):
+        """Up to just before its next operation of this kind."""
+        actor = self.living()[which % len(self.living())]
+        for _ in range(60):
+            if actor.finished:
+                return
+            actor.advance()
+            if actor.stands_before == operation:
+                return
+
+
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch):
     monkeypatch.setattr(metrics, "emit", lambda *_: None)
 
 
-TestCloud = Cloud.TestCase
-TestCloud.settings = settings(
+TestCloud, TestPublication = Cloud.TestCase, Publication.TestCase
+TestCloud.settings = TestPublication.settings = settings(
     max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -222,3 +222,16 @@ def test_a_hung_scan_is_ended_with_a_sentence(make_world, limit, code):
     row = next(item for item in world.items() if item["sk"] == "intake")
     assert (row["state"], row["code"]) == ("failed", code)
     assert "ended" in row["message"]
+
+
+@pytest.mark.parametrize(("service", "name", "what"), [
+    ("s3", "MRIRECON_RAW_BUCKET", "bucket"), ("dynamodb", "MRIRECON_LEDGER_TABLE", "table"),
+    ("sqs", "MRIRECON_RECON_STAT_QUEUE_URL", "queue"),
+])  # fmt: skip
+def test_no_permission_ends_a_worker_at_its_start_with_a_sentence(behind, proxy, service, name, what):
+    world = behind()
+    proxy.inject(403, service, times=10**6)
+    worker = world.process("recon")
+    _, told = worker.communicate(timeout=120)
+    assert worker.returncode == 2
+    assert f"{name}: this worker's role may not use the {what}; grant it the permission." in told.splitlines()
