@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ QUARANTINE_FOLDER = "quarantine"
 
 
 class Outcome(Protocol):
-    """How one archive ended, as the local runner tells it."""
+    """How one archive ended, as the local runner tells it: a dataclass."""
 
     @property
     def status(self) -> str:
@@ -124,7 +124,7 @@ class Watch:
     def step(self) -> Outcome | None:
         """Do settled files, ``stat`` first, then the oldest, until one ends; ``None`` when none does."""
         for path, seen in self._settled():
-            outcome = self._run(path, self._out)
+            outcome = self._final(path, self._run(path, self._out))
             if self._ends(path, seen, outcome):
                 return outcome
         return None
@@ -153,23 +153,31 @@ class Watch:
             del self._looks[gone]
         return [(path, seen) for _, _, path, seen in sorted(ready, key=lambda item: item[:2])]
 
+    def _final(self, path: Path, outcome: Outcome) -> Outcome:
+        """Return the second ``incomplete`` of an archive as the rejection it is: no more of it came."""
+        if End(outcome.status) is not End.INCOMPLETE or path not in self._tries:
+            return outcome
+        told: Any = outcome
+        rejected: Outcome = replace(
+            told, status=End.REJECTED.value, code=Code.TRUNCATED.value, message=_TRUNCATED
+        )
+        return rejected
+
     def _ends(self, path: Path, seen: Seen, outcome: Outcome) -> bool:
         """Note the end of an archive, or when it is to be tried again; tell whether it ended."""
         if Seen.of(path) != seen:
             return False  # written or taken away while it was read: it is looked at anew
         end = End(outcome.status)
         tries = self._tries.get(path, (0, 0.0))[0]
-        if end is End.INCOMPLETE and tries == 0:
+        if end is End.INCOMPLETE:
             self._tries[path] = (1, self._clock() + self._settle)
             return False
         if end is End.FAILED and tries < self._retries:
             self._tries[path] = (tries + 1, self._clock() + self._retry_after)
             return False
-        if end in {End.REJECTED, End.INCOMPLETE}:
-            code = Code.TRUNCATED.value if end is End.INCOMPLETE else outcome.code
-            message = _TRUNCATED if end is End.INCOMPLETE else outcome.message
+        if end is End.REJECTED:
             try:
-                self._quarantine(path, outcome.scan_id or _scan_id(path), code, message)
+                self._quarantine(path, outcome.scan_id or _scan_id(path), outcome.code, outcome.message)
             except OSError:
                 return False  # no room, or the file is gone: the next look decides
         self._note(path, seen)
