@@ -66,7 +66,7 @@ _TABLE: tuple[tuple[str, Callable[[Facts], str]], ...] = (
     ("archive", _size),
     ("format", lambda f: str(f["format"])),
     ("acquisition", lambda f: str(f["acquisition_type"])),
-    ("matrix", _matrix),
+    ("matrix (z,) y, x", _matrix),
     ("slices, images", lambda f: f"{f['slices']}, {f['images']}"),
     ("coils", lambda f: str(f["coils"])),
     ("sampling", lambda f: str(f["sampling"])),
