@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,7 @@ def _journey(
     )
     seconds = {**intake.seconds, **made["seconds"]}
     warnings = list(dict.fromkeys([*intake.warnings, *made["warnings"]]))
-    made.update(seconds=seconds, warnings=warnings, acquisitions_digest=intake.acquisitions_digest)
+    made.update(seconds=seconds, warnings=warnings)
     end_record(made, None)
     (stage / RECORD_FILE).write_text(dumps(made), encoding="utf-8")
     place = out / intake.scan_id
@@ -166,12 +166,15 @@ def _keep_record(record: dict[str, Any], out: Path) -> Path | None:
     place: Path = out / record["scan_id"]
     if place.exists() and any(p.name != RECORD_FILE for p in place.iterdir()):
         return None
+    partial = place / f".{RECORD_FILE}.partial"
     try:
         place.mkdir(parents=True, exist_ok=True)
-        partial = place / f".{RECORD_FILE}.partial"
         partial.write_text(dumps(record), encoding="utf-8")
         partial.replace(place / RECORD_FILE)
     except OSError:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+            place.rmdir()
         return None
     return place
 
@@ -179,7 +182,7 @@ def _keep_record(record: dict[str, Any], out: Path) -> Path | None:
 def _check_archive(archive: Path) -> None:
     if not archive.exists():
         raise PermanentError(
-            Code.NO_RAW_DATA, "There is no file at the path given: check the path of the archive."
+            Code.NOT_AN_ARCHIVE, "There is no file at the path given: check the path of the archive."
         )
     if not archive.is_file():
         raise PermanentError(
@@ -190,6 +193,8 @@ def _check_archive(archive: Path) -> None:
 
 
 def _scan_id(archive: Path) -> str | None:
+    if not archive.is_file():  # a pipe or a device may never end
+        return None
     try:
         with archive.open("rb") as file:
             return ids.scan_id(file)

@@ -14,7 +14,8 @@
 ====================  =================================================================================
 
 Attributes: ``schema_version``, ``scan_id``, ``format``, ``kx_range`` (first, past-last sample acquired),
-``whitened``, ``header`` (JSON: what DICOM may name; no patient data), ``warnings`` (JSON list).
+``whitened``, ``header`` (JSON: what DICOM may name; no patient data), ``warnings`` (JSON list),
+``acquisitions_digest`` (of the readouts themselves: the same for the same scan packed anew).
 
 ``whitened`` data have noise whose covariance over the coils is the identity: ``E[n nᴴ] = I``, so each
 complex sample has unit variance (half in the real, half in the imaginary part).
@@ -54,6 +55,7 @@ class KSpaceInfo:
     warnings: list[str] = field(default_factory=list)
     header: dict[str, Any] = field(default_factory=dict)
     ismrmrd_header: str = ""
+    acquisitions_digest: str = ""
 
 
 class KSpaceWriter:
@@ -151,7 +153,7 @@ class KSpaceWriter:
         file.attrs.update(
             scan_id=info.scan_id, format=info.format, kx_range=info.kx_range, whitened=info.whitened,
             header=json.dumps(info.header), warnings=json.dumps(info.warnings),
-            schema_version=SCHEMA_VERSION,
+            schema_version=SCHEMA_VERSION, acquisitions_digest=info.acquisitions_digest,
         )  # fmt: skip
 
 
@@ -232,6 +234,7 @@ def _read_info(file: h5py.File) -> KSpaceInfo:
         warnings=json.loads(str(file.attrs["warnings"])),
         header=json.loads(str(file.attrs["header"])),
         ismrmrd_header=file["ismrmrd_header"].asstr()[()],
+        acquisitions_digest=str(file.attrs["acquisitions_digest"]),
     )
 
 

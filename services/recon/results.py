@@ -48,6 +48,7 @@ def describe(run: Run, images: hdf5.ImageFile, scan_id: str, recon_id: str) -> d
         ],
         seconds=run.watch.seconds,
         versions=_versions(run),
+        acquisitions_digest=run.info.acquisitions_digest or None,
     )  # fmt: skip
     return end_record(record, None)
 

@@ -76,6 +76,7 @@ def read(members: list[Member], out: Path, limits: Limits, progress: Progress = 
                 kx_range=sorted_.block.readout.kx_range, whitened=planned.whiten is not None,
                 history=notes.history, warnings=notes.warnings, header=header,
                 ismrmrd_header=scrubbed(planned.scan.image.header),
+                acquisitions_digest=planned.digest.result(),
             )
         )  # fmt: skip
     seconds = {"read": at_plan - began, "sort": time.perf_counter() - at_plan}
