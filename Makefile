@@ -36,6 +36,7 @@ test: $(VENV)/.dev  ## The tests (minutes)
 	$@/bin/python -m pip install --quiet --disable-pip-version-check checkov==3.3.30
 
 test-slow: $(VENV)/.dev .venv-checkov  ## The slower suites: quality tables, faults, fuzzing, whole synths
+	@$(PIP) --editable '.[fuzz]' || echo "atheris is not to be had for this machine: the fuzz runs will skip"
 	$(BIN)/pytest -m "slow and not tools" --timeout 1800
 
 test-tools: $(VENV)/.dev  ## Against independent tools of Debian (ismrmrd-tools dicom3tools dcmtk orthanc dcm2niix bart)
