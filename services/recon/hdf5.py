@@ -33,6 +33,9 @@ from .facts import Facts
 from .nifti import affine_ras
 from .volume import affine_lps, n_planes, shape
 
+_CACHED = 6 * 1024**2
+"""Bytes that an open file may hold back: the chunk cache of four data sets, and their metadata."""
+
 
 class ImageFile:
     """The open ``image.h5``, written plane by plane and read image by image."""
@@ -99,5 +102,19 @@ class ImageFile:
 @contextmanager
 def create(path: Path, geometry: Geometry, n_images: int) -> Iterator[ImageFile]:
     """Open a new ``image.h5`` for images of ``geometry``."""
-    with h5py.File(path, "w-", libver="v110", track_order=False) as file:
+    with h5py.File(path, "w-", libver="v110", track_order=False) as file, _room(path.with_name(".room")):
         yield ImageFile(file, shape(geometry), n_images)
+
+
+@contextmanager
+def _room(path: Path) -> Iterator[None]:
+    """Keep some of the disk until the block ends, for the closing of a file after it.
+
+    libhdf5 does not survive a close that cannot write: where the disk fills up within the block, what it
+    still holds in its caches must have a place to go.
+    """
+    try:
+        path.write_bytes(bytes(_CACHED))
+        yield
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,8 +1,11 @@
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import jsonschema
@@ -149,6 +152,50 @@ def test_results_that_cannot_be_written_are_a_sentence(archive, tmp_path, capsys
     (end,) = lines(capsys.readouterr())
     assert end["status"] == "failed"
     assert "Error" not in end["message"]
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a device without end")
+@pytest.mark.parametrize("kind", ["pipe", "device", "missing"])
+def test_a_path_that_is_no_file_ends_in_a_sentence(kind, tmp_path, capsys):
+    path = {"pipe": tmp_path / "scan.tar", "device": Path("/dev/zero"), "missing": tmp_path / "no.tar"}[kind]
+    if kind == "pipe":
+        os.mkfifo(path)
+    assert main(["run", str(path), "--out", str(tmp_path / "out"), "--json"]) == 3
+    (end,) = lines(capsys.readouterr())
+    assert (end["code"], end["scan_id"], end["out"]) == ("not_an_archive", None, None)
+    assert everything_in(tmp_path / "out") == []
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_no_half_record(archive, tmp_path, capsys):
+    """On a real small disk: libhdf5 crashes when it closes a file that cannot be written."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        call = [
+            sys.executable,
+            "-m",
+            "mrirecon.cli",
+            "run",
+            str(archive),
+            "--out",
+            str(disk / "out"),
+            "--json",
+        ]
+        for filled in (False, True):
+            if filled:
+                with pytest.raises(OSError, match="No space"):
+                    (disk / "filler").write_bytes(bytes(300_000))
+            done = subprocess.run(
+                [*call, "--method", "zero-filled"], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 1, done.stderr
+            assert json.loads(done.stdout)["code"] == "disk_full"
+            assert set(everything_in(disk / "out")) <= {f"{json.loads(done.stdout)['scan_id']}/scan.json"}
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_inspect_tells_what_is_inside_without_making_anything(archive, tmp_path, capsys, monkeypatch):
