@@ -18,7 +18,7 @@ from ..raki.gfactor import MIN_REPLICAS
 from . import dicom, hdf5, nifti, preview, quality, report
 from .facts import Facts, acquisition
 from .run import Run
-from .told import geometry_of, partial_fourier_step, sampling_of, warnings_of
+from .told import folding_of, geometry_of, partial_fourier_step, sampling_of, warnings_of
 from .volume import n_planes
 
 _LIBRARIES = ("numpy", "scipy", "torch", "h5py", "pydicom", "nibabel", "pillow")
@@ -44,7 +44,9 @@ def describe(run: Run, images: hdf5.ImageFile, scan_id: str, recon_id: str) -> d
         network=run.filler.network,
         quality=_quality(run, images),
         warnings=[
-            *warnings_of(run.info, covered, run.one_sided, run.plan.patterns), *run.filler.warnings
+            *folding_of(pattern, run.scan.shape[2]),
+            *warnings_of(run.info, covered, run.one_sided, run.plan.patterns),
+            *run.filler.warnings,
         ],
         seconds=run.watch.seconds,
         versions=_versions(run),

@@ -58,6 +58,16 @@ def partial_fourier_step(covered: Coverage, method: PartialFourierMethod) -> dic
     }
 
 
+def folding_of(pattern: SamplingPattern, n_coils: int) -> list[str]:
+    """Return a sentence where there are fewer coils than an acceleration needs: nobody can unfold that."""
+    if pattern.fully_sampled or pattern.acceleration <= n_coils:
+        return []
+    return [
+        f"An acceleration of R={pattern.acceleration} needs at least as many coils, the scan has {n_coils}: "
+        "the images hold folded anatomy, whatever the method."
+    ]
+
+
 def warnings_of(
     info: KSpaceInfo, covered: Coverage, method: PartialFourierMethod, n_patterns: int
 ) -> list[str]:

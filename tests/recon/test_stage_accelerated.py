@@ -130,6 +130,17 @@ def test_calibration_acquired_apart(tmp_path):
     assert error(tmp_path / "out", plain_rss(kspace)) < 0.5 * error(tmp_path / "zero", plain_rss(kspace))
 
 
+@pytest.mark.parametrize(("coils", "folded"), [(1, True), (2, False)])
+def test_fewer_coils_than_the_acceleration_are_said_first(tmp_path, coils, folded):
+    kspace = phantom(n_slice=1, n_coil=6, ny=56, nx=48)[:, :, :coils]
+    path = scan_file(tmp_path / "k.h5", kspace, thinned(kspace))
+    record = run(
+        path, tmp_path / "out", Profile(name="test", version=1, method="grappa", g_factor_replicas=0)
+    )
+    assert record["method"] == "grappa"
+    assert any("folded anatomy" in line for line in record["warnings"][:1]) is folded
+
+
 def test_images_with_sampling_of_their_own(tmp_path):
     """As in interleaved dynamic scans: each repetition starts at another line."""
     kspace = phantom(n_image=2, n_slice=1, n_coil=6, ny=56, nx=48)
