@@ -120,14 +120,20 @@ class SamplingPattern:
         """Share of kz covered where the coverage is one-sided, else ``None``."""
         return _one_sided(_along(self.extent, 1), self.r_z)
 
-    def describe(self) -> str:
-        """Return the pattern in one short phrase for records and pages."""
+    def describe(self, separate_acs: int = 0) -> str:
+        """Return the pattern in one short phrase for records and pages.
+
+        ``separate_acs`` is the number of calibration lines that were acquired apart, 0 where none were.
+        """
         if self.fully_sampled:
             text = "fully sampled"
         else:
             text = f"R={self.r_y}" if self.r_z == 1 else f"R={self.r_y}x{self.r_z}"
             text += f" (CAIPI shift {self.caipi_shift})" if self.caipi_shift else ""
-            text += f", {self.acs_lines} calibration lines" if self.acs_lines else ", no calibration lines"
+            if separate_acs:
+                text += f", {separate_acs} calibration lines acquired apart"
+            else:
+                text += f", {self.acs_lines or 'no'} calibration lines"
         for axis, share in (("ky", self.partial_fourier_y), ("kz", self.partial_fourier_z)):
             text += f", partial Fourier {share:.2f} along {axis}" if share is not None else ""
         return text

@@ -69,7 +69,7 @@ def write(
         curve=_safe(charts.curve(losses, "step")),
         network={k: v for k, v in network.items() if isinstance(v, str | int | float)},
         sampling=_safe(charts.sampling(pattern.acquired, pattern.extent, pattern.acs_y)),
-        sampling_words=pattern.describe(),
+        sampling_words=record["sampling"]["description"],
         geometry=_geometry(facts),
         steps=[_step(step) for step in record["preprocessing"]],
         seconds=_seconds(record["seconds"]),

@@ -32,17 +32,20 @@ def geometry_of(geometry: Geometry, n_images: int, n_coils: int) -> dict[str, An
     }
 
 
-def sampling_of(pattern: SamplingPattern, covered: Coverage, acs_separate: bool) -> dict[str, Any]:
-    """Return the record's ``sampling``: the pattern that was found in the data."""
+def sampling_of(pattern: SamplingPattern, covered: Coverage, separate_acs: int) -> dict[str, Any]:
+    """Return the record's ``sampling``: the pattern that was found in the data.
+
+    ``separate_acs`` is the number of calibration lines acquired apart, 0 where none were.
+    """
     return {
-        "description": pattern.describe(),
+        "description": pattern.describe(separate_acs),
         "fully_sampled": pattern.fully_sampled,
         "lines": int(pattern.extent.size),
         "acquired_lines": int(pattern.acquired.sum()),
         "interpolated_lines": int(pattern.missing.sum()),
         "acs_ky": None if pattern.acs_y is None else list(pattern.acs_y),
         "acs_kz": None if pattern.acs_z is None else list(pattern.acs_z),
-        "acs_separate": acs_separate,
+        "acs_separate": separate_acs > 0,
         "one_sided": {name: round(share, 4) for name, share in covered.shares.items()},
     }
 

@@ -210,3 +210,9 @@ def test_every_mask_ends_in_a_consistent_pattern_or_a_verdict(n_y, n_z, seed):
     parts = found.missing.astype(int) + found.outside + mask
     assert (parts == 1).all()
     assert not (found.lattice & found.extent & ~mask).any()
+
+
+def test_calibration_acquired_apart_is_told_as_such():
+    mask = np.arange(60) % 3 == 0
+    assert detect(mask).describe() == "R=3, no calibration lines"
+    assert detect(mask).describe(separate_acs=24) == "R=3, 24 calibration lines acquired apart"

@@ -240,7 +240,7 @@ def _summary(planned: _Planned) -> dict[str, Any]:
         "images": n_image,
         "acquisition_type": "3D" if nz > 1 else "2D",
         "acceleration": [pattern.r_y, pattern.r_z],
-        "sampling": pattern.describe(),
+        "sampling": pattern.describe(acs_lines if planned.acs is not None else 0),
         "sampling_patterns": len(planned.patterns),
         "acs_lines": acs_lines,
         "acs_apart": planned.acs is not None,
