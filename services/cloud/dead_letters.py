@@ -6,6 +6,7 @@ moves the message at its next receive, and nobody who knows of ledgers is told. 
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from typing import Any
 from ..contract import states
 from ..contract.codes import Code, MrireconError
 from ..contract.messages import Delivery, NotAMessageError, ReconRequest, deliveries
+from ..contract.redrive import POISON, UNKNOWN
+from ..contract.redrive import letters as walk_letters
 from ..contract.states import Stage, State
 from . import aws, logs
 from .intake import pinned
@@ -21,8 +24,6 @@ from .ports import Ledger, ObjectStore, Row
 
 _LOOK_SECONDS = 20
 _SENTENCE = "Its workers were lost in every try; redrive the scan when their cause is mended."
-POISON = "poison"
-"""The reason of a dead letter that is no message of ours."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Letter:
     def reason(self) -> str:
         """Return the code under which its scan failed (``poison`` when it is about none)."""
         codes = [str(row.get("code")) for row in self.rows if row.state is State.FAILED and row.get("code")]
-        return codes[0] if codes else (POISON if not self.rows else "unknown")
+        return codes[0] if codes else (POISON if not self.rows else UNKNOWN)
 
     def is_about(self, scan_id: str) -> bool:
         """Whether it is about this scan."""
@@ -98,36 +99,14 @@ class DeadLetters:
 
     def letters(self) -> Iterator[Letter]:
         """Yield each dead letter once; all are visible again when the walk is over, save those deleted."""
-        seen: set[str] = set()
-        taken: list[str] = []
-        try:
+        walk = walk_letters(self._sqs, self._url, look_seconds=_LOOK_SECONDS, wait_seconds=self._wait)
+        with contextlib.closing(walk):
             while True:
                 with aws.translated("The dead-letter queue"):
-                    told = self._sqs.receive_message(
-                        QueueUrl=self._url, MaxNumberOfMessages=10, WaitTimeSeconds=self._wait,
-                        VisibilityTimeout=_LOOK_SECONDS, MessageSystemAttributeNames=["MessageGroupId"],
-                    ).get("Messages", [])  # fmt: skip
-                taken += [found["ReceiptHandle"] for found in told]
-                new = [found for found in told if found["MessageId"] not in seen]
-                if not new:
+                    found = next(walk, None)
+                if found is None:
                     return
-                seen.update(found["MessageId"] for found in new)
-                for found in new:
-                    group = found.get("Attributes", {}).get("MessageGroupId")
-                    yield Letter(
-                        found["Body"], found["ReceiptHandle"], tuple(self._rows(found["Body"])), group
-                    )
-        finally:
-            self._show(taken)
-
-    def _show(self, receipts: list[str]) -> None:
-        for receipt in receipts:
-            try:
-                self._sqs.change_message_visibility(
-                    QueueUrl=self._url, ReceiptHandle=receipt, VisibilityTimeout=0
-                )
-            except self._sqs.exceptions.ClientError:
-                continue  # deleted, or visible again by itself
+                yield Letter(found.body, found.receipt, tuple(self._rows(found.body)), found.group)
 
     def _rows(self, body: str) -> Iterator[Row]:
         try:

@@ -8,7 +8,7 @@ twice ends once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -65,15 +65,17 @@ class Redriven:
     limited: bool = False
 
 
-def letters(sqs: Sqs, url: str) -> Iterator[Letter]:
+def letters(
+    sqs: Sqs, url: str, *, look_seconds: int = LOOK_SECONDS, wait_seconds: int = WAIT_SECONDS
+) -> Generator[Letter, None, None]:
     """Yield each dead letter once; when the walk is over, all that were not deleted are visible again."""
     seen: set[str] = set()
     receipts: list[str] = []
     try:
         while True:
             told = sqs.receive_message(
-                QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=WAIT_SECONDS,
-                VisibilityTimeout=LOOK_SECONDS,
+                QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=wait_seconds,
+                VisibilityTimeout=look_seconds,
                 MessageSystemAttributeNames=["MessageGroupId"],
             ).get("Messages", [])  # fmt: skip
             receipts += [found["ReceiptHandle"] for found in told]
@@ -161,9 +163,7 @@ def redrive(
             sqs.send_message(QueueUrl=lanes[lane(stage, letter.body)], MessageBody=letter.body, **group)
             sqs.delete_message(QueueUrl=dead_letters, ReceiptHandle=letter.receipt)
     finally:
-        walk_close = getattr(walk, "close", None)
-        if walk_close is not None:
-            walk_close()
+        walk.close()
     return Redriven(dict(seen), count)
 
 
