@@ -13,6 +13,8 @@ from itertools import count
 from pathlib import Path
 from unittest import mock
 
+import pytest
+
 from mrirecon.cloud import aws, decompress_worker, logs, recon_worker
 from mrirecon.cloud.failpoints import Failpoints
 from mrirecon.cloud.hold import Drain
@@ -347,3 +349,30 @@ def emulator():
 
 def temporary_world(moto, **settings):
     return World(moto.url, tempfile.mkdtemp(), **settings)
+
+
+@pytest.fixture(scope="session")
+def moto():
+    """One emulator a session, over HTTP on loopback; it ends with the session, however that ends."""
+    with emulator() as running:
+        yield running
+
+
+@pytest.fixture
+def make_world(moto, tmp_path):
+    worlds = []
+
+    def make(**settings):
+        scratch = tmp_path / f"scratch{len(worlds)}"
+        scratch.mkdir()
+        worlds.append(World(moto.url, scratch, **settings))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.close()
+
+
+@pytest.fixture
+def world(make_world):
+    return make_world()
