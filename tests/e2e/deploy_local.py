@@ -97,15 +97,23 @@ def settle(cloud, raw, key, told):
     folder = f"/{keys.images(told['scan_id'], told['recon_id'])}".rstrip("/")
     asked = [one for refresh in cloud.refreshes for one in refresh.get("FolderList", [])]
     require(folder in asked, f"refresh: expected folder {folder}, found {asked}")
-    rows = db.query(
-        TableName=cloud.outputs["LedgerTable"], KeyConditionExpression="pk = :pk",
-        ExpressionAttributeValues={":pk": {"S": states.scan_pk(told["scan_id"])}},
-    )["Items"]  # fmt: skip
-    found = {row["sk"]["S"]: row.get(states.STATE, {}).get("S") for row in rows}
-    for sk in (states.INTAKE_SK, states.recon_sk(told["recon_id"])):
-        require(found.get(sk) == State.DONE.value, f"ledger: {sk} is {found.get(sk)}, expected done")
-    tags = s3.get_object_tagging(Bucket=raw, Key=key)["TagSet"]
-    require({"Key": keys.DONE_TAG[0], "Value": keys.DONE_TAG[1]} in tags, "raw: the archive is not tagged")
+
+    # The record is the publication; ledger and tag follow it, and a refresh can be quicker than both.
+    def ends():
+        rows = db.query(
+            TableName=cloud.outputs["LedgerTable"], KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": states.scan_pk(told["scan_id"])}},
+        )["Items"]  # fmt: skip
+        found = {row["sk"]["S"]: row.get(states.STATE, {}).get("S") for row in rows}
+        both = (states.INTAKE_SK, states.recon_sk(told["recon_id"]))
+        return all(found.get(sk) == State.DONE.value for sk in both)
+
+    def tagged():
+        tags = s3.get_object_tagging(Bucket=raw, Key=key)["TagSet"]
+        return {"Key": keys.DONE_TAG[0], "Value": keys.DONE_TAG[1]} in tags
+
+    wait_for("both stages done in the ledger", ends, minutes=1)
+    wait_for("the tag that releases the archive to Glacier", tagged, minutes=1)
     no_dead_letters(cloud)
     wait_for("empty queues", lambda: depth(cloud, ("Stat", "Routine")) == 0, minutes=2)
     say("ledger, tag, refresh and queues are as they must be")
@@ -129,6 +137,23 @@ def no_dead_letters(cloud):
         require(not cloud.runner.faults, f"runner: {cloud.runner.faults[:1]}")
 
 
+def run(folder):
+    """Do all of it, logs in ``folder``; return a summary. What was started is stopped, also on failure."""
+    cloud = EmulatedCloud(folder)
+    say("left out by name, as the emulator lacks it: " + ", ".join(cloud.config.emulator.absent))
+    try:
+        with cloud:
+            cloud.deploy()
+            say(f"{len(cloud.outputs)} outputs of the deployed stacks")
+            cloud.work()
+            return journey(cloud, folder)
+    except Exception:
+        if cloud.runner:
+            for name, text in cloud.runner.logs().items():
+                print(f"--- {name}\n{text[-1500:]}", file=sys.stderr)
+        raise
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, help="where logs are kept; a temporary folder otherwise")
@@ -136,19 +161,10 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory(prefix="mrirecon-deploy-") as temporary:
         folder = given.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        cloud = EmulatedCloud(folder)
-        say("left out by name, as the emulator lacks it: " + ", ".join(cloud.config.emulator.absent))
         try:
-            with cloud:
-                cloud.deploy()
-                say(f"{len(cloud.outputs)} outputs of the deployed stacks")
-                cloud.work()
-                summary = journey(cloud, folder)
+            summary = run(folder)
         except Exception as error:
             say(f"FAILED: {type(error).__name__}: {error}")
-            if cloud.runner:
-                for name, text in cloud.runner.logs().items():
-                    print(f"--- {name}\n{text[-3000:]}", file=sys.stderr)
             return 1
         say("all is stopped; the journey is done: " + json.dumps(summary))
         return 0

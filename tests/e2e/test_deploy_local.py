@@ -13,8 +13,11 @@ import psutil
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_what_the_stacks_deploy_carries_a_scan_from_archive_to_images(tmp_path):
-    from deploy_local import main
+    from deploy_local import run
 
-    assert main(["--folder", str(tmp_path)]) == 0
-    left = [process.pid for process in psutil.Process().children(recursive=True)]
+    me = psutil.Process()
+    before = {child.pid for child in me.children(recursive=True)}
+    summary = run(tmp_path)
+    assert summary["jobs"] >= 1
+    left = [child.cmdline() for child in me.children(recursive=True) if child.pid not in before]
     assert not left, "something that was started is still there"
