@@ -19,7 +19,7 @@ import torch
 from scipy.ndimage import binary_fill_holes, gaussian_filter
 
 from mrirecon.contract.profiles import Method
-from mrirecon.kspace.sampling import detect
+from mrirecon.kspace.detection import detect
 from mrirecon.raki.combine import kspace_to_image, rss
 from mrirecon.raki.interpolate import interpolate
 

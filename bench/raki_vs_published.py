@@ -26,7 +26,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from mrirecon.contract.profiles import Method
-from mrirecon.kspace.sampling import detect
+from mrirecon.kspace.detection import detect
 from mrirecon.raki.interpolate import interpolate
 
 STEPS, RATE, SCALE, SPREAD = 1000, 3e-3, 0.015, 0.1

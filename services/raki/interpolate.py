@@ -20,7 +20,9 @@ from torch import Tensor
 from ..contract.codes import Code, PermanentError
 from ..contract.profiles import Method
 from ..contract.progress import Progress, silent
-from ..kspace.sampling import SamplingPattern, detect, require_acs
+from ..kspace.acs import require_acs
+from ..kspace.detection import detect
+from ..kspace.sampling import SamplingPattern
 from . import grappa, grappa2d, holdout
 from .combine import image_to_kspace, kspace_to_image
 from .equations import weigh
@@ -101,7 +103,7 @@ def interpolate(
         complex64 ``(slice, coil, kz, ky, kx)``, zero where not acquired; images and slices flattened into
         the first axis, all of the one pattern.
     pattern
-        From :func:`mrirecon.kspace.sampling.detect`.
+        From :func:`mrirecon.kspace.detection.detect`.
     acs
         Calibration acquired apart: the same axes, its own matrix, first axis as long as ``kspace``'s or 1.
         ``None`` takes the lines embedded in ``kspace``.

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from ..contract.codes import Code, PermanentError
+from ..kspace.detection import detect
 from ..kspace.file import KSpaceReader
-from ..kspace.sampling import SamplingPattern, detect
+from ..kspace.sampling import SamplingPattern
 
 CPU_BYTES = 1024**3
 """k-space of one batch on a CPU; the interpolation needs as much again, and its fixed working memory."""

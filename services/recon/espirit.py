@@ -25,7 +25,8 @@ from torch import Tensor
 
 from ..contract.codes import Code, PermanentError
 from ..contract.progress import Progress, silent
-from ..kspace.sampling import SamplingPattern, require_acs
+from ..kspace.acs import require_acs
+from ..kspace.sampling import SamplingPattern
 from .fourier import resize_centred, to_image, to_kspace
 
 KERNEL = 6

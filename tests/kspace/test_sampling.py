@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrirecon.contract.codes import Code, PermanentError
-from mrirecon.kspace.sampling import acs_needed, detect, require_acs, require_declared
+from mrirecon.kspace.acs import acs_needed, require_acs, require_declared
+from mrirecon.kspace.detection import detect
 
 
 def lines(n, r, offset=0, acs=0, centre=None):

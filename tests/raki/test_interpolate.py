@@ -6,7 +6,7 @@ import torch
 
 from mrirecon.contract.codes import Code, PermanentError
 from mrirecon.contract.profiles import Method
-from mrirecon.kspace.sampling import detect
+from mrirecon.kspace.detection import detect
 from mrirecon.raki.interpolate import interpolate
 
 FILLING = [Method.GRAPPA, Method.RAKI, Method.AUTO]

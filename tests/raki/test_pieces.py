@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrirecon.contract.profiles import Method
-from mrirecon.kspace.sampling import detect
+from mrirecon.kspace.detection import detect
 from mrirecon.raki import lbfgs
 from mrirecon.raki.combine import adaptive, image_to_kspace, kspace_to_image, rss
 from mrirecon.raki.equations import Region, held_back, normal_equations, solve, weigh

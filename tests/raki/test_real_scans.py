@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mrirecon.contract.profiles import Method
-from mrirecon.kspace.sampling import detect
+from mrirecon.kspace.detection import detect
 from mrirecon.raki.interpolate import interpolate
 
 ROOT = os.environ.get("MRIRECON_TEST_DATA")

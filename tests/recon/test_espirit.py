@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mrirecon.contract.codes import PermanentError
-from mrirecon.kspace.sampling import detect
+from mrirecon.kspace.detection import detect
 from mrirecon.phantom import coils, ellipses
 from mrirecon.recon import espirit
 from mrirecon.recon.fourier import resize_centred, to_image, to_kspace

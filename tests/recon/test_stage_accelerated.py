@@ -171,7 +171,7 @@ def test_estimated_noise_is_that_of_the_samples():
     noise = 3.0 * torch.randn(
         2, 4, 1, 64, 64, dtype=torch.complex64, generator=torch.Generator().manual_seed(1)
     )
-    from mrirecon.kspace.sampling import detect
+    from mrirecon.kspace.detection import detect
 
     assert noise_maps.estimated_noise(noise, detect(np.ones((1, 64), bool))) == pytest.approx(3.0, rel=0.03)
 

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from ...contract.codes import Code, PermanentError
 from ...contract.progress import Progress, silent
+from ...kspace.acs import require_declared
+from ...kspace.detection import detect
 from ...kspace.file import KSpaceInfo, create
-from ...kspace.sampling import SamplingPattern, detect, require_declared
+from ...kspace.sampling import SamplingPattern
 from ..assemble import collect, write_image
 from ..calibration import separate
 from ..header import facts, scrubbed
