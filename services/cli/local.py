@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..contract import ids
-from ..contract.codes import Code, End, MrireconError, PermanentError, RetryableError
+from ..contract.codes import Code, End, MrireconError, RetryableError
 from ..contract.keys import RECORD_FILE
 from ..contract.profiles import RECON_VERSION, Profile, profile
 from ..contract.progress import Progress, silent
@@ -70,7 +69,6 @@ def run_archive(
     error: BaseException | None = None
     try:
         with _scratch(out) as (scratch, stage):
-            _check_archive(archive)
             record, place = _journey(
                 archive, out, scratch, stage, (profile_name, method, device), record, progress
             )
@@ -177,19 +175,6 @@ def _keep_record(record: dict[str, Any], out: Path) -> Path | None:
             place.rmdir()
         return None
     return place
-
-
-def _check_archive(archive: Path) -> None:
-    if not archive.exists():
-        raise PermanentError(
-            Code.NOT_AN_ARCHIVE, "There is no file at the path given: check the path of the archive."
-        )
-    if not archive.is_file():
-        raise PermanentError(
-            Code.NOT_AN_ARCHIVE, "An archive is one regular file (.tar, .tar.gz, …); this path is none."
-        )
-    if not os.access(archive, os.R_OK):
-        raise RetryableError(Code.STORAGE, "The archive may not be read by this user: change its rights.")
 
 
 def _scan_id(archive: Path) -> str | None:

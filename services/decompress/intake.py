@@ -95,11 +95,12 @@ def open_archive(descriptor: int, work_dir: Path, tools: Tools) -> Opened:
         )
     ]
     _refuse_half_filled(members, raw, walked)
+    profile, unknown = _wishes(settings[0], limits) if settings else (None, [])
     now = time.perf_counter()
     return Opened(
         members=members,
-        profile=_profile(settings[0], limits) if settings else None,
-        warnings=_left_unread(kinds),
+        profile=profile,
+        warnings=[*_left_unread(kinds), *unknown],
         seconds={"unpack": round(at_walked - began, 3), "gate": round(now - at_walked, 3)},
         walked=walked,
     )
@@ -214,16 +215,29 @@ def _unfinished() -> IncompleteError:
     )
 
 
-def _profile(entry: RawEntry, limits: Limits) -> str | None:
-    """Return the profile that the archive's ``scan.json`` asks for."""
+def _wishes(entry: RawEntry, limits: Limits) -> tuple[str | None, list[str]]:
+    """Return the profile that the archive's ``scan.json`` asks for, and a warning for keys nobody knows.
+
+    A wrong value of a known key would give other images than were asked for and is refused; a key that is not
+    known is no reason to lose a scan.
+    """
     if entry.size > limits.max_settings_bytes:
         raise _bad_settings(f"has more than {limits.max_settings_bytes} bytes")
     with entry.open() as file:
         settings = _json(file)
-    match settings:
-        case {"profile": str(name), **rest} if not rest:
-            return profiles.profile(name).name
-    raise _bad_settings('is not of the form {"profile": "<name>"}')
+    if not isinstance(settings, dict):
+        raise _bad_settings('is not of the form {"profile": "<name>"}')
+    unknown = len(settings.keys() - {"profile"})
+    name = None
+    if "profile" in settings:
+        if not isinstance(settings["profile"], str):
+            raise _bad_settings("names a profile that is no text")
+        name = profiles.profile(settings["profile"]).name
+    warnings = [
+        f"The archive's scan.json has {unknown} key{'s' * (unknown > 1)} that mrirecon does not know, left "
+        "unheeded; the one it knows is profile."
+    ]
+    return name, warnings * bool(unknown)
 
 
 def _json(file: BinaryIO) -> object:

@@ -22,6 +22,7 @@ from . import sandbox
 from .faults import DISK_FULL
 from .limits import MIB, Limits
 
+_AN_ARCHIVE = "one tar file (.tar, .tar.gz, .tar.zst, .tar.xz or .tar.bz2)"
 _TOLD_APART = frozenset({"format", "acquisitions_digest", "profile", "seconds", "warnings"})
 
 
@@ -263,15 +264,27 @@ def _private_folder(prefix: str, parent: Path | None) -> Path:
 def _open(archive: Path) -> int:
     try:
         descriptor = os.open(archive, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise PermanentError(Code.NOT_AN_ARCHIVE, "There is no archive at the given path.") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise PermanentError(
+            Code.NOT_AN_ARCHIVE,
+            f"Expected is {_AN_ARCHIVE}; there is nothing at the path given. Check the path, and that its "
+            "disk or share is connected.",
+        ) from None
+    except PermissionError:
+        raise RetryableError(
+            Code.STORAGE, "The archive may not be read by this user. Change its rights, then try again."
+        ) from None
     except OSError:
         raise RetryableError(
-            Code.STORAGE, "The archive could not be opened; the scan is tried again."
+            Code.STORAGE, "The archive could not be opened. Check its disk or share, then try again."
         ) from None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
+        found = "a folder" if stat.S_ISDIR(mode) else "no regular file (a pipe or a device)"
         raise PermanentError(
-            Code.NOT_AN_ARCHIVE, "The archive is not a regular file. Give the path of a tar."
+            Code.NOT_AN_ARCHIVE,
+            f"Expected is {_AN_ARCHIVE}; the path given is {found}. Pack the raw files of one scan, as "
+            "tar -cf SCAN.tar FILES does, and give the path of that tar.",
         )
     return descriptor

@@ -401,11 +401,9 @@ case(
 case("bad_folder_with_bytes", Code.CORRUPT_ARCHIVE, lambda: tar(header("a/", 512, b"5"), b"x" * 512, scan()))
 case("bad_end_in_middle", Code.CORRUPT_ARCHIVE, lambda: tar(scan(), bytes(512), scan("b.h5")))
 case("bad_settings_text", Code.BAD_SETTINGS, lambda: tar(file("scan.json", b"profile: fast"), scan()))
-case(
-    "bad_settings_key",
-    Code.BAD_SETTINGS,
-    lambda: tar(file("scan.json", b'{"profile": "fast", "x": 1}'), scan()),
-)
+case("ok_settings_key", None, lambda: tar(file("scan.json", b'{"profile": "fast", "x": {}}'), scan()))
+case("bad_settings_list", Code.BAD_SETTINGS, lambda: tar(file("scan.json", b'[{"profile": "fast"}]'), scan()))
+case("bad_settings_null", Code.BAD_SETTINGS, lambda: tar(file("scan.json", b'{"profile": null}'), scan()))
 case(
     "bad_settings_profile",
     Code.BAD_SETTINGS,

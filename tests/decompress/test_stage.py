@@ -93,6 +93,24 @@ def test_the_archive_may_name_its_profile(archive: Path):
     assert decompress(archive).profile == "fast"
 
 
+@pytest.mark.parametrize(
+    ("settings", "profile", "warned"),
+    [
+        (b'{"profile": "fast", "comment": "DOE^JANE"}', "fast", "1 key that"),
+        (b'{"a": 1, "DOE^JANE": {"b": null}}', None, "2 keys that"),
+        (b"{}", None, None),
+    ],
+)
+def test_a_key_nobody_knows_loses_no_scan(archive: Path, settings: bytes, profile: str, warned: str):
+    archive.write_bytes(tar(file("scan.json", settings), file("m.h5", mrd())))
+    found = decompress(archive)
+    assert found.profile == profile
+    about = [warning for warning in found.warnings if "scan.json" in warning]
+    assert len(about) == (warned is not None)
+    assert all(warned in warning and "profile" in warning for warning in about)
+    assert "DOE" not in str(found)
+
+
 def test_bart_files_find_each_other_by_stem(archive: Path):
     archive.write_bytes(gz(tar(*(file(f"a/{name}", data) for name, data in bart().items()))))
     found = decompress(archive)
@@ -122,6 +140,9 @@ def test_a_path_without_an_archive(tmp_path: Path, where: str):
     with pytest.raises(PermanentError) as caught:
         stage.decompress(tmp_path / where, tmp_path / "kspace.h5")
     assert caught.value.code == Code.NOT_AN_ARCHIVE
+    for said in ("Expected", "one tar file", "there is nothing", "Check the path"):
+        assert said in caught.value.message
+    assert "missing" not in caught.value.message
 
 
 def test_a_pipe_or_folder_is_no_archive_and_does_not_hang(tmp_path: Path):

@@ -155,14 +155,30 @@ def test_results_that_cannot_be_written_are_a_sentence(archive, tmp_path, capsys
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs a device without end")
-@pytest.mark.parametrize("kind", ["pipe", "device", "missing"])
-def test_a_path_that_is_no_file_ends_in_a_sentence(kind, tmp_path, capsys):
-    path = {"pipe": tmp_path / "scan.tar", "device": Path("/dev/zero"), "missing": tmp_path / "no.tar"}[kind]
+@pytest.mark.parametrize(
+    ("kind", "found", "to_do"),
+    [
+        ("pipe", "no regular file", "Pack"), ("device", "no regular file", "Pack"), ("folder", "a folder", "Pack"),
+        ("missing", "nothing at the path", "Check the path"),
+    ],
+)  # fmt: skip
+def test_a_path_that_is_no_file_ends_in_a_sentence(kind, found, to_do, tmp_path, capsys):
+    path = {
+        "pipe": tmp_path / "scan.tar", "device": Path("/dev/zero"), "missing": tmp_path / "doe.tar",
+        "folder": tmp_path,
+    }[kind]  # fmt: skip
     if kind == "pipe":
         os.mkfifo(path)
     assert main(["run", str(path), "--out", str(tmp_path / "out"), "--json"]) == 3
     (end,) = lines(capsys.readouterr())
     assert (end["code"], end["scan_id"], end["out"]) == ("not_an_archive", None, None)
+    for said in ("Expected", "tar", found, to_do):
+        assert said in end["message"]
+    assert "doe" not in end["message"]
+    main(["run", str(path), "--out", str(tmp_path / "out")])
+    told = capsys.readouterr().err
+    assert path.name in told, "which of many is meant"
+    assert end["message"] in told
     assert everything_in(tmp_path / "out") == []
 
 
