@@ -158,13 +158,14 @@ def test_results_that_cannot_be_written_are_a_sentence(archive, tmp_path, capsys
 @pytest.mark.parametrize(
     ("kind", "found", "to_do"),
     [
-        ("pipe", "no regular file", "Pack"), ("device", "no regular file", "Pack"), ("folder", "a folder", "Pack"),
+        ("pipe", "no regular file", "Pack"), ("device", "no regular file", "Pack"),
+        ("folder", "a folder", "Pack"),
         ("missing", "nothing at the path", "Check the path"),
     ],
 )  # fmt: skip
 def test_a_path_that_is_no_file_ends_in_a_sentence(kind, found, to_do, tmp_path, capsys):
     path = {
-        "pipe": tmp_path / "scan.tar", "device": Path("/dev/zero"), "missing": tmp_path / "doe.tar",
+        "pipe": tmp_path / "scan.tar", "device": Path("/dev/zero"), "missing": tmp_path / "janedoe.tar",
         "folder": tmp_path,
     }[kind]  # fmt: skip
     if kind == "pipe":
@@ -174,7 +175,7 @@ def test_a_path_that_is_no_file_ends_in_a_sentence(kind, found, to_do, tmp_path,
     assert (end["code"], end["scan_id"], end["out"]) == ("not_an_archive", None, None)
     for said in ("Expected", "tar", found, to_do):
         assert said in end["message"]
-    assert "doe" not in end["message"]
+    assert "janedoe" not in end["message"]
     main(["run", str(path), "--out", str(tmp_path / "out")])
     told = capsys.readouterr().err
     assert path.name in told, "which of many is meant"
