@@ -23,7 +23,12 @@ $(VENV)/.local: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[dev]'
-	@touch $@ $(VENV)/.local
+	@touch $@ $(VENV)/.local $(VENV)/.infra
+
+# Only what the stacks need. Of CDK's generated modules a synth imports a tenth: Python compiles those itself.
+$(VENV)/.infra: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) --no-compile --editable '.[infra]'
+	@touch $@
 
 demo: $(VENV)/.local  ## Generate a raw scan, reconstruct it, say where the pictures are
 	$(BIN)/mrirecon demo --out results
@@ -47,8 +52,8 @@ fuzz: $(VENV)/.dev  ## Coverage-guided fuzzing of the archive walk and the HDF5 
 	$(BIN)/python tests/fuzz/fuzz.py walk build/fuzz/walk -max_total_time=600
 	$(BIN)/python tests/fuzz/fuzz.py gate build/fuzz/gate -max_total_time=600
 
-ENV ?= dev
-synth: $(VENV)/.dev  ## The stacks of an environment as templates: make synth ENV=production
+ENV ?= production
+synth: $(VENV)/.infra  ## All stacks as templates, without credentials (ENV=dev: another environment of config/)
 	$(BIN)/python -m infra.cdk synth --quiet -c env=$(ENV)
 
 deploy-local: $(VENV)/.dev  ## Deploy into an emulated AWS, send a scan through, stop everything

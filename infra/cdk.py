@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 NODE_PROJECT = ROOT / "infra" / "node"
@@ -37,23 +38,58 @@ def environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**values, **QUIET}
 
 
+class InstallError(RuntimeError):
+    """npm could not install the pinned command line; the sentence ends in what npm said."""
+
+
 def install() -> None:
-    """Install the pinned CLI unless it is there."""
+    """Install the pinned CLI unless it is there.
+
+    Raises
+    ------
+    InstallError
+        When npm cannot: no registry, or one whose certificate is not trusted.
+    """
     lock = NODE_PROJECT / "package-lock.json"
     if CLI.exists() and _MARK.exists() and _MARK.stat().st_mtime >= lock.stat().st_mtime:
         return
-    subprocess.run(
-        ["npm", "ci", "--prefix", str(NODE_PROJECT), "--no-audit", "--no-fund", "--loglevel=error"],
-        check=True, env=environment(), stdout=sys.stderr,
+    done = subprocess.run(
+        [
+            "npm", "ci", "--prefix", str(NODE_PROJECT), "--prefer-offline", "--no-audit", "--no-fund",
+            "--loglevel=error",
+        ],
+        check=False, env=environment(), capture_output=True, text=True,
     )  # fmt: skip
+    if done.returncode:
+        raise InstallError(
+            "npm could not install the CDK command line (a registry other than npm's is set with "
+            "npm_config_registry, its certificate with npm_config_cafile):\n" + done.stderr[-1500:].strip()
+        )
     _MARK.touch()
 
 
-def run(arguments: Sequence[str], *, base: Mapping[str, str] | None = None) -> int:
-    """Run ``cdk`` with ``arguments`` in the root of the checkout and return its exit code."""
+def run(
+    arguments: Sequence[str], *, base: Mapping[str, str] | None = None, log: IO[bytes] | None = None
+) -> int:
+    """Run ``cdk`` with ``arguments`` in the root of the checkout and return its exit code.
+
+    What it prints goes to ``log``, or where our own output goes.
+    """
     install()
-    return subprocess.run([str(CLI), *arguments], cwd=ROOT, env=environment(base), check=False).returncode
+    return subprocess.run(
+        [str(CLI), *arguments], cwd=ROOT, env=environment(base), check=False, stdout=log,
+        stderr=None if log is None else subprocess.STDOUT,
+    ).returncode  # fmt: skip
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command line; a missing one is told in a sentence."""
+    try:
+        return run(arguments)
+    except InstallError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from . import cdk
 from .config import Environment, load
 from .errors import ConfigError
+from .lambda_asset import BUILD, AssetError
 
 PRICES = Path(__file__).with_name("prices.yaml")
 HOURS = 730.0
@@ -37,11 +38,12 @@ Kind = Literal["idle", "per 1,000 scans"]
 
 
 class Price(BaseModel):
-    """A unit price, its source, and when it was read there."""
+    """A unit price, the page that publishes it, its source, and when it was read there."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     unit: str
+    page: str
     value: float | None = None
     source: str | None = None
     read_on: str | None = None
@@ -79,12 +81,13 @@ def read_prices(path: Path = PRICES) -> dict[str, Price]:
 
 
 def templates_of(env: Environment) -> list[Mapping[str, Any]]:
-    """Synthesise ``env`` and return its templates."""
+    """Synthesise ``env`` and return its templates, which stay: a warning of CDK's points at them."""
     from .stacks import build_app
 
-    with tempfile.TemporaryDirectory(prefix="mrirecon-cost-") as folder:
-        build_app(env, outdir=folder).synth()
-        return [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.template.json"))]
+    folder = BUILD / "cost" / env.name
+    shutil.rmtree(folder, ignore_errors=True)
+    build_app(env, outdir=str(folder)).synth()
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.template.json"))]
 
 
 def estimate(env: Environment, templates: list[Mapping[str, Any]], scan: Scan) -> list[Line]:
@@ -153,35 +156,50 @@ def _fargate(env: Environment, kind: Kind, hours: float) -> Iterator[Line]:
     yield Line(kind, "decompress: scratch", hours * scratch, "fargate_storage_gib_hour")
 
 
-def render(env: Environment, lines: list[Line], prices: Mapping[str, Price]) -> str:
+def render(env: Environment, lines: list[Line], prices: Mapping[str, Price], where: Path = PRICES) -> str:
     """Return the table, the sums of what is priced, and what is missing from them."""
+    counted = [line for line in lines if line.quantity]
     out = [f"{env.name} ({env.region}), US dollars", ""]
-    missing: dict[str, Price] = {}
-    for kind in ("idle", "per 1,000 scans"):
-        out.append("A month with nothing scanned" if kind == "idle" else "Every 1,000 scans")
-        total, open_lines = 0.0, 0
-        for line in (one for one in lines if one.kind == kind and one.quantity):
-            price = prices[line.price]
-            if price.value is None:
-                missing[line.price] = price
-                open_lines += 1
-                cost = "?"
-            else:
-                total += price.value * line.quantity
-                cost = f"{price.value * line.quantity:,.2f}"
-            out.append(f"  {line.what:<42} {line.quantity:>12,.2f} x {price.unit:<44} {cost:>12}")
-        unknown = f" plus {open_lines} line(s) without a price" if open_lines else ""
-        out += [f"  {'sum of what is priced':<42} {'':>12}   {'':<44} {total:>12,.2f}{unknown}", ""]
-    if missing:
-        out.append(f"Not priced: fill these in {PRICES.name} for {env.region}, with source and day:")
-        out += [f"  {name}: US dollars per {price.unit}" for name, price in sorted(missing.items())]
+    out += _table("A month with nothing scanned", [one for one in counted if one.kind == "idle"], prices)
+    out += _table("Every 1,000 scans", [one for one in counted if one.kind != "idle"], prices)
+    out += _missing(env, counted, prices, where)
     sources = sorted({f"{p.source} ({p.read_on})" for p in prices.values() if p.value is not None})
-    out += ["Prices from:", *(f"  {source}" for source in sources)] if sources else []
-    out.append(
-        "Not counted: data transfer, log volume, free tiers, support, tax. GPU hours are without machines' "
-        "idle minutes: `mrirecon simulate` tells those for your arrivals."
-    )
+    out += ["Prices from:", *(f"  {source}" for source in sources), ""] if sources else []
+    out += [
+        "Not counted: data transfer, log volume, free tiers, support, tax, and the minutes in which a GPU",
+        "machine starts or waits (`mrirecon simulate` tells those for your arrivals).",
+    ]
     return "\n".join(out) + "\n"
+
+
+def _table(title: str, lines: list[Line], prices: Mapping[str, Price]) -> list[str]:
+    out, total, unpriced = [title], 0.0, 0
+    for line in lines:
+        price = prices[line.price]
+        cost = "?" if price.value is None else f"{price.value * line.quantity:,.2f}"
+        total += (price.value or 0.0) * line.quantity
+        unpriced += price.value is None
+        out.append(f"  {line.what:<34} {line.quantity:>12,.2f} x {price.unit:<40} {cost:>10}")
+    told = "unknown: no line has a price yet" if lines and unpriced == len(lines) else f"{total:,.2f}"
+    if 0 < unpriced < len(lines):
+        told += f" plus {unpriced} line(s) without a price"
+    return [*out, f"  sum: {told}", ""]
+
+
+def _missing(env: Environment, lines: list[Line], prices: Mapping[str, Price], where: Path) -> Iterator[str]:
+    """Yield which prices to fill in, where, and the pages from which they can be quoted."""
+    names = sorted({line.price for line in lines if prices[line.price].value is None})
+    if not names:
+        return
+    shown = where.relative_to(Path.cwd()) if where.is_relative_to(Path.cwd()) else where
+    yield f"Prices missing: {len(names)}. Fill in value, source and read_on of each in {shown}, from the"
+    yield f"page named here ({env.region} is to be chosen on it), and run this again:"
+    for page in sorted({prices[name].page for name in names}):
+        yield f"  {page}"
+        for name in (one for one in names if prices[one].page == page):
+            what = ", ".join(dict.fromkeys(line.what for line in lines if line.price == name))
+            yield f"    {name + ':':<34} US dollars per {prices[name].unit} ({what})"
+    yield ""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -202,7 +220,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     os.environ.update(cdk.environment())  # the library's helper runs on this checkout's node
     scan = Scan(given.archive_gib, given.images_gib)
-    sys.stdout.write(render(env, estimate(env, templates_of(env), scan), prices))
+    try:
+        templates = templates_of(env)
+    except AssetError as error:
+        sys.stderr.write(f"mrirecon cost: {error}\n")
+        return 1
+    sys.stdout.write(render(env, estimate(env, templates, scan), prices, given.prices))
     return 0
 
 

@@ -13,7 +13,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from .acknowledge import acknowledge, controls, managed_policy
+from .acknowledge import BUILT_IN, acknowledge, controls, managed_policy
 from .config import Environment
 from .config_parts import Appliance, FileShare
 from .function import PipelineFunction
@@ -112,6 +112,11 @@ class GatewayAppliance(Construct):
             require_imdsv2=True, disable_api_termination=env.keep_data,
         )  # fmt: skip
         Tags.of(instance).add("Name", f"mrirecon-{env.name}-file-gateway")
+        acknowledge(
+            instance,
+            "The zones are the configuration's, so that a synth asks nobody.",
+            f"{BUILT_IN}W3010",
+        )
         return instance
 
     def _activate(

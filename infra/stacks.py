@@ -43,7 +43,7 @@ class _Stack(cdk.Stack):
         super().__init__(
             scope, f"{env.prefix}-{part}", description=f"mrirecon {env.name}: {what}",
             env=cdk.Environment(account=env.account, region=env.region),
-            termination_protection=env.keep_data, analytics_reporting=False,
+            termination_protection=env.keep_data, analytics_reporting=False, tags=dict(env.tags),
         )  # fmt: skip
 
     def tell(self, name: str, value: str, description: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import os
 import signal
 import subprocess
@@ -148,7 +149,8 @@ def _cost(parser: argparse.ArgumentParser) -> None:
         if not (Path("infra") / "cost.py").is_file():
             print("mrirecon cost: run it in a checkout of the project, where infra/ is.", file=sys.stderr)
             return Exit.USAGE
-        importlib.import_module("aws_cdk")  # or end here, with the sentence for what is not installed
+        if importlib.util.find_spec("aws_cdk") is None:
+            raise ModuleNotFoundError(name="aws_cdk")
         call = [sys.executable, "-m", "infra.cost", "--env", arguments.env, *arguments.rest]
         return subprocess.run(call, check=False).returncode
 

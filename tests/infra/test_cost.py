@@ -52,18 +52,33 @@ def test_a_price_has_a_source_and_a_day_or_no_value():
     for price in read_prices().values():
         assert price.value is None or (price.source and price.read_on)
     with pytest.raises(ValueError, match="needs its source"):
-        Price(unit="hour", value=1.0)
+        Price(unit="hour", page="https://price.example", value=1.0)
 
 
-def test_an_empty_price_is_told_and_left_out_of_the_sum():
+def test_every_price_names_the_page_that_publishes_it():
+    for price in read_prices().values():
+        assert price.page.startswith("https://aws.amazon.com/")
+
+
+def test_an_empty_price_is_told_with_its_page_and_left_out_of_the_sum(tmp_path):
+    page = "https://price.example"
     prices = {
-        "a": Price(unit="hour", value=2.0, source="https://price.example", read_on="2026-11-01"),
-        "b": Price(unit="key"),
+        "a": Price(unit="hour", page=page, value=2.0, source=page, read_on="2026-11-01"),
+        "b": Price(unit="key", page=f"{page}/keys"),
     }
-    text = render(load("dev"), [Line("idle", "machines", 10, "a"), Line("idle", "keys", 3, "b")], prices)
-    assert "20.00 plus 1 line(s) without a price" in text
-    assert "b: US dollars per key" in text
+    lines = [Line("idle", "machines", 10, "a"), Line("idle", "keys", 3, "b")]
+    text = render(load("dev"), lines, prices, tmp_path / "prices.yaml")
+    assert "sum: 20.00 plus 1 line(s) without a price" in text
+    assert f"value, source and read_on of each in {tmp_path / 'prices.yaml'}" in text
+    assert f"  {page}/keys\n    b:" in text
+    assert "US dollars per key (keys)" in text
     assert "https://price.example (2026-11-01)" in text
+
+
+def test_without_any_price_no_sum_is_told():
+    text = render(load("dev"), [Line("idle", "keys", 3, "kms_key_month")], read_prices())
+    assert "sum: unknown" in text
+    assert "Prices missing: 1." in text
 
 
 def test_a_price_file_without_sources_is_refused(tmp_path, capsys):

@@ -67,6 +67,46 @@ def test_the_stacks_need_no_lookup(synth, name):
     assert not manifest.get("missing")
 
 
+OTHERWISE = {
+    "@aws-cdk/aws-ecs:removeEmptyLoadBalancers": "the service has never had a load balancer to remove",
+    "@aws-cdk/core:defaultCrossStackReferences": "a stack whose output is in use must not be deletable",
+    "@aws-cdk/core:enableAdditionalMetadataCollection": "nothing is told to anybody",
+    "@aws-cdk/core:target-partitions": "every stack names its region, so no table of regions is needed",
+}
+"""Feature flags that are set to another value than CDK recommends, and why."""
+
+
+def test_every_feature_flag_is_decided(production):
+    """A flag that nobody decided is counted at every synth, and an upgrade may decide it."""
+    manifest = json.loads((production.folder / "manifest.json").read_text())
+    report = next(
+        one["properties"]
+        for one in manifest["artifacts"].values()
+        if one["type"] == "cdk:feature-flag-report"
+    )
+    flags = report["flags"]
+    known = {name for name, flag in flags.items() if "userValue" in flag}
+    assert len(known) > 80
+    open_ = [
+        name
+        for name, flag in flags.items()
+        if name not in known
+        and flag["recommendedValue"] != flag.get("unconfiguredBehavesLike", {}).get("v2", False)
+    ]
+    assert not open_
+    differ = {name for name in known if flags[name]["userValue"] != flags[name]["recommendedValue"]}
+    assert differ == set(OTHERWISE)
+
+
+@pytest.mark.parametrize("name", ["production", "dev", "emulated"])
+def test_a_synth_warns_of_nothing(synth, name):
+    report = json.loads((synth(name).folder / "validation-report.json").read_text())
+    found = [
+        violation["ruleName"] for plugin in report["pluginReports"] for violation in plugin["violations"]
+    ]
+    assert found == []
+
+
 def test_what_the_emulator_lacks_is_left_out_by_name_and_nothing_else(emulated):
     present = {r["Type"] for t in emulated.templates.values() for r in t["Resources"].values()}
     absent = load("emulated").emulator.absent
@@ -129,6 +169,29 @@ def test_an_unknown_environment_is_told_by_the_app(tmp_path):
     assert done.returncode == 2
     assert "env: got 'prod'; takes one of dev, emulated, production" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_command_lines_output_goes_to_a_log(tmp_path, capfd):
+    cdk.install()
+    with (tmp_path / "cdk.log").open("wb") as log:
+        code = cdk.run(
+            ["synth", "--quiet", "-c", "env=prod", "--output", str(tmp_path / "out")],
+            base=without_credentials(tmp_path), log=log,
+        )  # fmt: skip
+    assert code
+    assert "takes one of dev, emulated, production" in (tmp_path / "cdk.log").read_text()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_command_line_that_cannot_be_installed_is_told_in_a_sentence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "package.json").write_text('{"name": "x", "private": true, "dependencies": {"y": "1.0.0"}}')
+    (tmp_path / "package-lock.json").write_text("{}")
+    monkeypatch.setattr(cdk, "NODE_PROJECT", tmp_path)
+    monkeypatch.setattr(cdk, "CLI", tmp_path / "node_modules" / ".bin" / "cdk")
+    assert cdk.main(["synth"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("npm could not install the CDK command line")
+    assert "npm error" in told
 
 
 @pytest.mark.slow
