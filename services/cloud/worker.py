@@ -85,6 +85,7 @@ class Worker:
         self._file = heartbeat_file
         self._record_dead = record_dead
         self._dead_at = -_DEAD_LETTER_SECONDS
+        self._turn = 0
 
     def run(self) -> int:
         """Work until there is a reason to leave; return the exit code."""
@@ -126,14 +127,19 @@ class Worker:
         return True
 
     def _receive(self) -> tuple[Queue, Message] | None:
-        # The last lane is waited at, those before it are looked into; a long poll of a second asks all of a
-        # queue's servers, a short one might overlook a stat scan.
-        for lane in self._lanes[:-1]:
-            if message := lane.receive(min(1.0, self._times.poll)):
+        # A look costs milliseconds, so an empty ``stat`` lane does not slow a busy ``routine`` one. SQS
+        # answers a look from some of its servers only: a stat scan may be overlooked once, and is found by
+        # one of the next looks, after the scan at hand.
+        for lane in self._lanes:
+            if message := lane.receive(0):
                 return lane, message
-        last = self._lanes[-1]
-        message = last.receive(self._times.poll)
-        return (last, message) if message else None
+        if self._times.poll < 1:
+            return None
+        # Nothing to do: wait, which asks all servers, at each lane in turn.
+        self._turn = (self._turn + 1) % len(self._lanes)
+        lane = self._lanes[self._turn]
+        message = lane.receive(self._times.poll)
+        return (lane, message) if message else None
 
     def _work(self, lane: Queue, message: Message) -> None:
         def beat() -> None:
