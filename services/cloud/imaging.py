@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from .clock import seconds_between
 from .failpoints import Failpoints
 from .hold import HandBack, Hold, LostClaim, Wait
 from .ports import Claim, Ledger, ObjectStore, Row
+from .scratch import scratch_folder
 from .store import file_sha256, require_free
 from .supervisor import Supervisor
 from .trail import Trail
@@ -97,7 +97,7 @@ class ImagingHandler:
         published = self.store.read(self.images_bucket, _record_key(request))
         if published is None:
             wanted = profile(request.profile, request.method)
-            with tempfile.TemporaryDirectory(dir=self.scratch, prefix="recon-") as folder:
+            with scratch_folder(self.scratch, "recon-") as folder:
                 out = Path(folder, "out")
                 out.mkdir()
                 with self._kspace(request, Path(folder), hold) as kspace:

@@ -7,8 +7,6 @@ same bytes apart.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from .clock import iso
 from .failpoints import Failpoints
 from .hold import HandBack, Hold, LostClaim, Wait
 from .ports import Claim, Ledger, ObjectInfo, ObjectStore, Queue, Row
+from .scratch import scratch_folder
 from .store import SHA256, ReplacedError, require_free
 from .supervisor import Supervisor
 from .trail import Trail
@@ -134,8 +133,8 @@ class IntakeHandler:
         scan = held[0].known.get("scan_id")
         if scan and self._ended_before(str(scan), delivery, place, held[0], hold):
             return
-        with tempfile.TemporaryDirectory(dir=self.scratch, prefix="intake-") as folder:
-            archive = Path(folder, "archive")
+        with scratch_folder(self.scratch, "intake-") as folder:
+            archive = folder / "archive"
             require_free(self.scratch, int(info.size * DISK_FACTOR), "The archive")
             digest = self.store.download(delivery.bucket, delivery.key, archive, info, hold.check)
             scan = scan_id_from_digest(digest)
@@ -155,7 +154,7 @@ class IntakeHandler:
             held.append(taken)
             trail.name(scan, taken)
             trail.mark(TimePoint.READ)
-            self._convert(archive, scan, Path(folder), hold)
+            self._convert(archive, scan, folder, hold)
         trail.mark(TimePoint.DECOMPRESSED)
         self._announce(scan, delivery, place, held, hold, trail)
         self._finished(info, trail)
@@ -292,9 +291,3 @@ def _scan_of(held: list[Claim]) -> str | None:
         if claim.pk.startswith("scan#"):
             return claim.pk.partition("#")[2]
     return None
-
-
-def clean_scratch(scratch: Path) -> None:
-    """Remove what a killed worker left on this machine's scratch disk."""
-    for folder in (*scratch.glob("intake-*"), *scratch.glob("recon-*")):
-        shutil.rmtree(folder, ignore_errors=True)

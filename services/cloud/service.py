@@ -17,11 +17,11 @@ from .clock import ServerClock
 from .dead_letters import DeadLetters
 from .failpoints import Failpoints
 from .hold import Drain
-from .intake import clean_scratch
 from .ledger import DynamoLedger
 from .probe import probe, require_region
 from .protection import IMDS, SpotNotice, TaskProtection
 from .queue import SqsQueue
+from .scratch import clean_scratch
 from .settings import EXIT_SETTINGS, DecompressSettings, ReconSettings, SettingsError, WorkerSettings
 from .store import S3Store
 from .worker import StageHandler, Times, Worker, owner_name, stop_on_signals
