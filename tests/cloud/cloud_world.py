@@ -9,11 +9,13 @@ import sys
 import tarfile
 import tempfile
 import time
+import urllib.request
 from itertools import count
 from pathlib import Path
 from unittest import mock
 
 import pytest
+import sqs_tally
 
 from mrirecon.cloud import aws, decompress_worker, logs, recon_worker
 from mrirecon.cloud.failpoints import Failpoints
@@ -285,6 +287,17 @@ class World:
     def keys_in(self, kind):
         told = self.s3.list_objects_v2(Bucket=self.buckets[kind])
         return [item["Key"] for item in told.get("Contents", [])]
+
+    def messages(self):
+        """Every message that was ever sent to this world's queues, as the emulator's door counted it."""
+        with urllib.request.urlopen(self.moto_url + sqs_tally.PATH) as answer:
+            told = json.load(answer)
+        prefix = f"{self.name}-"
+        mine = [item for item in told["messages"].values() if item["queue"].startswith(prefix)]
+        for item in mine:
+            item["queue"] = item["queue"].removeprefix(prefix)
+            item["received"] = {name.removeprefix(prefix): n for name, n in item["received"].items()}
+        return mine
 
     def records(self):
         return [key for key in self.keys_in("images") if key.endswith("/" + keys.RECORD_FILE)]
