@@ -88,7 +88,7 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory(prefix="mrirecon-cloud-") as name:
         folder = Path(name)
         print("Starting the emulated cloud and deploying the stacks: a few minutes.", flush=True)
-        with EmulatedCloud(folder) as cloud:
+        with EmulatedCloud(folder, lambda text: print(text, flush=True)) as cloud:
             cloud.deploy()
             cloud.work()
             os.environ.update(cloud.environment)

@@ -139,12 +139,11 @@ def no_dead_letters(cloud):
 
 def run(folder):
     """Do all of it, logs in ``folder``; return a summary. What was started is stopped, also on failure."""
-    cloud = EmulatedCloud(folder)
+    cloud = EmulatedCloud(folder, say)
     say("left out by name, as the emulator lacks it: " + ", ".join(cloud.config.emulator.absent))
     try:
         with cloud:
             cloud.deploy()
-            say(f"{len(cloud.outputs)} outputs of the deployed stacks")
             cloud.work()
             return journey(cloud, folder)
     except Exception:

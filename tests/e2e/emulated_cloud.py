@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,6 +23,8 @@ EMULATOR = ROOT / ".venv-emulator"
 PINS = ("ministack==1.5.33", "boto3==1.43.106", "cryptography==50.0.2")
 """Its own environment: it pins a botocore of its own."""
 NAME = "emulated"
+LAST_LINES = 25
+"""Of the command line's output, told when it fails."""
 
 
 def install_emulator():
@@ -42,6 +45,19 @@ def free_port():
         return probe.getsockname()[1]
 
 
+class DeployError(RuntimeError):
+    """The command line failed: its reason, and the last lines it printed."""
+
+    def __init__(self, sentence, lines):
+        super().__init__("\n".join([sentence, *(f"    {line}" for line in lines)]))
+
+
+def reason(lines):
+    """Return the line of the command line's output that says why it failed."""
+    telling = [line.strip() for line in lines if re.search(r"❌|\berror\b|\bfailed\b", line, re.IGNORECASE)]
+    return telling[-1] if telling else "it printed no reason"
+
+
 class EmulatedCloud:
     """The emulator, the stand-ins, the deployed stacks, and the runner of the workers.
 
@@ -49,8 +65,9 @@ class EmulatedCloud:
     stopped at the end, also after a failure.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, say=lambda _text: None):
         self.folder = Path(folder)
+        self.say = say
         self.config = load(NAME)
         self.outputs = {}
         self.runner = None
@@ -110,17 +127,25 @@ class EmulatedCloud:
         base = {**_plain(os.environ), **self.environment, "HOME": str(home)}
         target = f"aws://{self.config.account}/{self.config.region}"
         outputs = self.folder / "outputs.json"
-        assembly = ["--output", str(self.folder / "cdk.out"), "-c", f"env={NAME}"]
-        for arguments in (
-            ["bootstrap", target, *assembly],
-            ["deploy", "--all", "--require-approval", "never", "--outputs-file", str(outputs), *assembly],
-        ):
-            code = cdk.run(arguments, base=base)
-            if code:
-                raise RuntimeError(f"cdk {arguments[0]} ended with {code}")
+        common = ["--output", str(self.folder / "cdk.out"), "-c", f"env={NAME}", "--no-color"]
+        self._cdk(["bootstrap", target, *common], base)
+        self.say("the emulated account is bootstrapped; deploying the stacks")
+        started = time.monotonic()
+        deploy = ["deploy", "--all", "--require-approval", "never", "--outputs-file", str(outputs)]
+        self._cdk([*deploy, *common], base)
         told = json.loads(outputs.read_text())
         self.outputs = {name: value for stack in told.values() for name, value in stack.items()}
-        self._check_complete(len(told))
+        stacks = self._complete(len(told))
+        self.say(f"{len(stacks)} stacks deployed in {time.monotonic() - started:.0f} s: {', '.join(stacks)}")
+
+    def _cdk(self, arguments, base):
+        """Run the command line with its output in a file; raise with the end of it when it fails."""
+        path = self.folder / f"cdk-{arguments[0]}.log"
+        with path.open("wb") as log:
+            code = cdk.run(arguments, base=base, log=log)
+        if code:
+            lines = path.read_text(errors="replace").splitlines()
+            raise DeployError(f"cdk {arguments[0]} ended with {code}: {reason(lines)}", lines[-LAST_LINES:])
 
     def work(self, **commands):
         """Start the runner: from here on, workers come and go as the deployed scaler decides."""
@@ -176,12 +201,15 @@ class EmulatedCloud:
                     ) from None
                 time.sleep(0.3)
 
-    def _check_complete(self, stacks):
+    def _complete(self, stacks):
+        """Return the names of the stacks, oldest first; raise unless all are complete."""
         found = self.client("cloudformation").describe_stacks()["Stacks"]
         ours = [stack for stack in found if stack["StackName"].startswith(self.config.prefix)]
         wrong = [stack["StackName"] for stack in ours if stack["StackStatus"] != "CREATE_COMPLETE"]
         if wrong or len(ours) < stacks:
             raise RuntimeError(f"{len(ours)} stacks, not complete: {wrong}")
+        ours.sort(key=lambda stack: stack["CreationTime"])
+        return [stack["StackName"].removeprefix(f"{self.config.prefix}-") for stack in ours]
 
     def _tell_refreshed(self, share, notification):
         """Say what a gateway says when a refresh has ended."""
