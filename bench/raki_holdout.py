@@ -68,8 +68,8 @@ def main():
                     done[method] = interpolate(data, pattern, method=method, noise_variance=None)
                     seconds[method] = time.process_time() - begun
                     score[method] = psnr(image(done[method].kspace[0, :, 0]), reference)
-                errors = done[Method.AUTO].holdout_errors
-                parts = done[Method.AUTO].holdout_parts
+                errors = done[Method.AUTO].choice.holdout_errors
+                parts = done[Method.AUTO].choice.holdout_parts
                 by_holdout = errors["raki"] < errors["grappa"]
                 in_truth = score[Method.RAKI] > score[Method.GRAPPA]
                 agree += by_holdout == in_truth
@@ -83,7 +83,7 @@ def main():
                         for name in ("grappa", "raki")
                     ),
                 ]
-                cells += ["yes" if by_holdout == in_truth else "no", done[Method.GRAPPA].kernel]
+                cells += ["yes" if by_holdout == in_truth else "no", str(done[Method.GRAPPA].choice.kernel)]
                 cells += [f"{np.mean(done[Method.RAKI].network['nonlinear_share']):.2f}"]
                 cells += [f"{seconds[method]:.1f}" for method in (Method.GRAPPA, Method.RAKI, Method.AUTO)]
                 rows.append("| " + " | ".join(str(cell) for cell in cells) + " |")

@@ -11,7 +11,7 @@ from typing import Any
 
 from .codes import Code, PermanentError
 
-RECON_VERSION = "1"
+RECON_VERSION = "2"
 """Version of the reconstruction's numbers. Raise it when the same settings give other images."""
 
 

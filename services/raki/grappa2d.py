@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..contract.codes import Code, PermanentError
 from ..kspace.sampling import SamplingPattern
 from .equations import PILOT_RIDGE, held_back, rows_variance, solve
 from .lines import pad_readout, patches
@@ -36,6 +37,17 @@ class Coset:
 
     target: tuple[int, int]
     sources: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class PlaneKernel:
+    """How many lattice lines each missing line is predicted from, and the ridge."""
+
+    neighbours: int
+    ridge: float
+
+    def __str__(self) -> str:
+        return f"{self.neighbours} lines x {READOUT}, ridge {self.ridge:g}"
 
 
 @dataclass(frozen=True)
@@ -117,23 +129,34 @@ def error(acs: Tensor, weights: CosetWeights, fold: int) -> float:
     return float(residual[:, held].sum() / signal[:, held].sum().clamp_min(1e-30))
 
 
-def choose(acs: Tensor, pattern: SamplingPattern, fold: int = 0) -> tuple[int, float, dict[str, float]]:
-    """Return neighbours, ridge, and the hold-out errors of all candidates (mean over the cosets)."""
+def choose(acs: Tensor, pattern: SamplingPattern, fold: int = 0) -> tuple[PlaneKernel, dict[str, float]]:
+    """Return the kernel with the least hold-out error, and the errors of all (mean over the cosets).
+
+    Raises
+    ------
+    PermanentError
+        ``too_few_acs`` where not even the smallest kernel fits the calibration lines.
+    """
     one = acs[:1]
-    errors: dict[tuple[int, float], float] = {}
+    block = (acs.shape[2], acs.shape[3])
+    errors: dict[PlaneKernel, float] = {}
     for neighbours in NEIGHBOURS:
         these = cosets(pattern, neighbours)
-        if neighbours > NEIGHBOURS[0] and not all(
-            fits(coset, (acs.shape[2], acs.shape[3])) for coset in these
-        ):
+        if not all(fits(coset, block) for coset in these):
             continue
         for coset in these:
             for ridge, weights in zip(RIDGES, fit(one, coset, RIDGES, fold), strict=True):
-                key = (neighbours, ridge)
-                errors[key] = errors.get(key, 0.0) + error(one, weights, fold) / len(these)
-    best = min(errors, key=lambda key: errors[key])
-    named = {f"{count} lines x {READOUT}, ridge {ridge:g}": value for (count, ridge), value in errors.items()}
-    return best[0], best[1], named
+                kernel = PlaneKernel(neighbours, ridge)
+                errors[kernel] = errors.get(kernel, 0.0) + error(one, weights, fold) / len(these)
+    if not errors:
+        raise PermanentError(
+            Code.TOO_FEW_ACS,
+            f"Found {block[1]} x {block[0]} (ky x kz) calibration lines; the smallest kernel for an "
+            f"acceleration of R={pattern.acceleration} along both axes does not fit them: send the scan "
+            "with more.",
+        )
+    best = min(errors, key=lambda kernel: errors[kernel])
+    return best, {str(kernel): value for kernel, value in errors.items()}
 
 
 def fill(kspace: Tensor, pattern: SamplingPattern, weights: list[CosetWeights]) -> Tensor:

@@ -31,6 +31,9 @@ MARGIN = 0.03
 VETO = 0.25
 """... and on the calibration equations, which are the independent test, is not higher by this share."""
 
+FUTILE = 0.9
+"""Error energy over signal energy from which a prediction is hardly better than zeros (docs: measured)."""
+
 
 @dataclass(frozen=True)
 class Judge:
@@ -170,18 +173,22 @@ class Comparison:
         return self.calibration if self.outside is None else (self.calibration + self.outside) / 2
 
 
-def compare(problem: Problem, kernel: Kernel, seed: int, noise_variance: float) -> dict[str, Comparison]:
-    """Return the hold-out errors of GRAPPA with ``kernel`` and of the network, on the same samples."""
+def compare(
+    problem: Problem, kernel: Kernel, seed: int, noise_variance: float, *, network: bool = True
+) -> dict[str, Comparison]:
+    """Return the hold-out errors of GRAPPA with ``kernel`` and of the ``network``, on the same samples."""
     some = problem.slices(spread(problem.kspace.shape[0], MAX_SLICES))
     judge = Judge(some, NETWORK_FOLD, noise_variance)
     keep = ~held_back(some.acs.shape[3], NETWORK_FOLD, some.acs.device)[None, None]
     region = weigh(some.acs, some.lines.r, keep)
     grappa = GrappaWeights(kernel, solve(*normal_equations(region, kernel.by, kernel.bx), kernel.ridge))
-    seeds = [seed + index for index in range(some.kspace.shape[0])]
-    network, _ = train(some, kernel, seeds, fold=NETWORK_FOLD)
+    candidates: dict[str, Predictor] = {"grappa": grappa}
+    if network:
+        seeds = [seed + index for index in range(some.kspace.shape[0])]
+        candidates["raki"], _ = train(some, kernel, seeds, fold=NETWORK_FOLD)
     return {
         name: Comparison(judge.error(candidate), judge.inconsistency(candidate))
-        for name, candidate in (("grappa", grappa), ("raki", network))
+        for name, candidate in candidates.items()
     }
 
 
@@ -191,6 +198,20 @@ def network_wins(errors: dict[str, Comparison]) -> bool:
     return (
         network.error < (1 - MARGIN) * grappa.error and network.calibration < (1 + VETO) * grappa.calibration
     )
+
+
+def futile(errors: dict[str, Comparison]) -> float | None:
+    """Return the share of held-back energy that is missed where the calibration tells next to nothing.
+
+    So it is where the best candidate is hardly better than leaving lines empty, or where GRAPPA, which is not
+    made consistent with them, misses the acquired lines outside the calibration: lines that belong to
+    another scan predict themselves well. ``None`` where the calibration tells something.
+    """
+    best = min(one.error for one in errors.values())
+    outside = errors["grappa"].outside
+    if best >= FUTILE:
+        return best
+    return outside if outside is not None and outside >= FUTILE else None
 
 
 def spread(n: int, most: int) -> Sequence[int]:

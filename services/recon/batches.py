@@ -1,8 +1,8 @@
 """Which slices are reconstructed together: as many as a byte budget holds, all sampled alike.
 
-The first batch is special: it decides what ``auto`` is, and the noise maps are made of it. It holds slices
-around the middle of the first image that has lines to fill, no more of them than noise replicas can be
-afforded for. All others are as large as memory allows, because every batch chooses its kernel anew.
+The first batch is special: its pattern is the one that is told, and the noise maps are made of it. It holds
+slices around the middle of the first image that has lines to fill, no more of them than noise replicas can be
+afforded for. Method and kernel are chosen on slices of their own, so no image depends on the batches.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ..contract.codes import Code, PermanentError
 from ..kspace.detection import detect
 from ..kspace.file import KSpaceReader
 from ..kspace.sampling import SamplingPattern
+from ..raki import holdout
 
 CPU_BYTES = 1024**3
 """k-space of one batch on a CPU; the interpolation needs as much again, and its fixed working memory."""
@@ -41,6 +42,10 @@ class Batch:
     items: tuple[tuple[int, int], ...]
     pattern: SamplingPattern
 
+    def numbers(self, n_slice: int) -> list[int]:
+        """Return which of all slices of the scan these are."""
+        return [image * n_slice + slice_ for image, slice_ in self.items]
+
 
 class Plan:
     """The batches of a scan, the one that decides about the method first."""
@@ -62,6 +67,7 @@ class Plan:
         first = [item for item in items if item[0] == items[0][0]]
         first = sorted(first, key=lambda item: abs(item[1] - n_slice // 2))[: min(few, most)]
         self.first = Batch(tuple(sorted(first)), patterns[chosen])
+        self._samples = {id(patterns[key]): _spread(items) for key, items in kinds.items()}
         self._others = []
         for key, items in kinds.items():
             rest = [item for item in items if key != chosen or item not in self.first.items]
@@ -72,6 +78,10 @@ class Plan:
     def pattern(self) -> SamplingPattern:
         """The pattern that the record tells: of the batch that decides."""
         return self.first.pattern
+
+    def sample(self, pattern: SamplingPattern) -> Batch:
+        """Return the slices on which method and kernel are chosen for a pattern of this plan."""
+        return Batch(self._samples[id(pattern)], pattern)
 
     def __iter__(self) -> Iterator[Batch]:
         yield self.first
@@ -84,6 +94,12 @@ def budget(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return int(free * CUDA_SHARE)
     return CPU_BYTES
+
+
+def _spread(items: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Return a few of the first image's slices, evenly spread over them."""
+    mine = [item for item in items if item[0] == items[0][0]]
+    return tuple(mine[index] for index in holdout.spread(len(mine), holdout.MAX_SLICES))
 
 
 def _pattern(scan: KSpaceReader, image: int, slice_: int) -> SamplingPattern:

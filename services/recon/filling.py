@@ -1,4 +1,4 @@
-"""Filling the missing lines of one scan: batch after batch by the method that its first batch decided."""
+"""Filling the missing lines of one scan: what is chosen once, then batch after batch."""
 
 from __future__ import annotations
 
@@ -12,63 +12,78 @@ from torch import Tensor
 from ..contract.profiles import Method, Profile
 from ..contract.progress import Progress
 from ..kspace.sampling import SamplingPattern
-from ..raki.interpolate import Interpolation, interpolate
-
-_MISFIT = 0.3
-"""Share of the acquired samples that ESPIRiT's maps may leave unexplained before it is said."""
+from ..raki.choice import Choice
+from ..raki.interpolate import Interpolation, choose, interpolate
 
 
 @dataclass
 class Filler:
     """Fills batches and remembers what the record tells about it.
 
-    The first batch of a scan decides which method ``auto`` is; the others follow, so that all slices of a
-    scan are made alike.
+    The scan's first pattern decides which method ``auto`` is; further patterns follow, each with a kernel of
+    its own, so that all slices of a scan are made alike.
 
     Attributes
     ----------
     whitened
         Whether the noise of a sample has unit variance.
-    method, reason
-        What was used and why; ``None`` and empty until the first batch.
-    kernel, holdout_errors
-        Of the batch that decided.
-    warnings, figures
-        What ESPIRiT found out.
+    choice
+        Of the first pattern: what was used and why; ``None`` until it is known.
+    futile
+        Share of held-back energy that even the best candidate misses, where the hold-out shows that next to
+        nothing is predicted.
+    misfit
+        Largest share of the acquired samples that ESPIRiT's maps left unexplained.
     """
 
     profile: Profile
     device: torch.device
     progress: Progress
     whitened: bool
-    method: Method | None = None
-    reason: str = ""
-    kernel: str | None = None
-    holdout_errors: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    figures: dict[str, float] = field(default_factory=dict)
+    choice: Choice | None = None
+    futile: float | None = None
+    misfit: float | None = None
+    _choices: dict[bytes, Choice] = field(default_factory=dict)
     _networks: list[dict[str, Any]] = field(default_factory=list)
 
-    def fill(
-        self, kspace: Tensor, pattern: SamplingPattern, acs: Tensor | None, number: int
-    ) -> Interpolation:
-        """Return the interpolation of complex64 ``(slice, coil, kz, ky, kx)``.
+    def decided(self, pattern: SamplingPattern) -> bool:
+        """Whether method and kernel are known for ``pattern``."""
+        return pattern.acquired.tobytes() in self._choices
 
-        ``number`` counts the first of these slices among all of the scan: a network's first weights are the
-        slice's own however slices are batched.
-        """
-        wanted = self.method or Method(self.profile.method)
+    def decide(self, pattern: SamplingPattern, kspace: Tensor, acs: Tensor | None) -> None:
+        """Choose for ``pattern`` on a few slices complex64 ``(slice, coil, kz, ky, kx)``."""
+        wanted = self.choice.method if self.choice else Method(self.profile.method)
         if wanted is Method.ESPIRIT and not pattern.fully_sampled:
-            done = self._espirit(kspace, pattern, acs)
+            choice = Choice(
+                Method.ESPIRIT,
+                "ESPIRiT with an L1-wavelet penalty was asked for, a second opinion that auto never takes.",
+            )
         else:
-            done = interpolate(
+            choice = choose(
                 kspace, pattern, acs=acs, method=Method.AUTO if wanted is Method.ESPIRIT else wanted,
-                seed=self.profile.seed + number, device=str(self.device), progress=self.progress,
+                seed=self.profile.seed, device=str(self.device), progress=self.progress,
                 noise_variance=1.0 if self.whitened else None,
             )  # fmt: skip
-        if self.method is None:
-            self.method, self.reason, self.kernel = done.method, done.reason, done.kernel
-            self.holdout_errors = dict(done.holdout_errors)
+        self._choices[pattern.acquired.tobytes()] = choice
+        self.choice = self.choice or choice
+        if choice.futile is not None:
+            self.futile = max(choice.futile, self.futile or 0.0)
+
+    def fill(
+        self, kspace: Tensor, pattern: SamplingPattern, acs: Tensor | None, numbers: list[int]
+    ) -> Interpolation:
+        """Return the interpolation of complex64 ``(slice, coil, kz, ky, kx)`` of a decided pattern.
+
+        ``numbers`` are these slices' among all of the scan: a network's first weights are the slice's own
+        however slices are batched.
+        """
+        choice = self._choices[pattern.acquired.tobytes()]
+        if choice.method is Method.ESPIRIT:
+            return self._espirit(kspace, pattern, acs, choice)
+        done = interpolate(
+            kspace, pattern, acs=acs, choice=choice, numbers=numbers, seed=self.profile.seed,
+            device=str(self.device), progress=self.progress,
+        )  # fmt: skip
         if done.network is not None:
             self._networks.append(done.network)
         return done
@@ -95,16 +110,11 @@ class Filler:
         merged["weights_sha256"] = hashlib.sha256(digests.encode()).hexdigest()
         return merged
 
-    def _espirit(self, kspace: Tensor, pattern: SamplingPattern, acs: Tensor | None) -> Interpolation:
+    def _espirit(
+        self, kspace: Tensor, pattern: SamplingPattern, acs: Tensor | None, choice: Choice
+    ) -> Interpolation:
         from .espirit import reconstruct
 
         result = reconstruct(kspace, pattern, acs=acs, progress=self.progress)
-        worst = max(round(result.residual, 4), self.figures.get("espirit_residual", 0.0))
-        self.figures["espirit_residual"] = worst
-        if worst > _MISFIT:
-            self.warnings = [
-                f"The coil maps leave {worst:.0%} of the acquired samples unexplained: trust the ESPIRiT "
-                "images less than those of another method."
-            ]
-        reason = "ESPIRiT with an L1-wavelet penalty was asked for, a second opinion that auto never takes."
-        return Interpolation(result.kspace, Method.ESPIRIT, reason, {})
+        self.misfit = max(round(result.residual, 4), self.misfit or 0.0)
+        return Interpolation(result.kspace, choice)

@@ -18,7 +18,15 @@ from ..raki.gfactor import MIN_REPLICAS
 from . import dicom, hdf5, nifti, preview, quality, report
 from .facts import Facts, acquisition
 from .run import Run
-from .told import folding_of, geometry_of, partial_fourier_step, sampling_of, warnings_of
+from .told import (
+    folding_of,
+    futility_of,
+    geometry_of,
+    misfit_of,
+    partial_fourier_step,
+    sampling_of,
+    warnings_of,
+)
 from .volume import n_planes
 
 _LIBRARIES = ("numpy", "scipy", "torch", "h5py", "pydicom", "nibabel", "pillow")
@@ -39,14 +47,15 @@ def describe(run: Run, images: hdf5.ImageFile, scan_id: str, recon_id: str) -> d
         sampling=sampling_of(pattern, covered, 0 if run.scan.acs_mask is None else _acs_lines(run)),
         preprocessing=steps,
         method=run.method,
-        method_reason=run.filler.reason,
-        holdout_errors=run.filler.holdout_errors,
+        method_reason=run.choice.reason,
+        holdout_errors=run.choice.holdout_errors,
         network=run.filler.network,
         quality=_quality(run, images),
         warnings=[
             *folding_of(pattern, run.scan.shape[2]),
+            *futility_of(run.filler.futile),
+            *misfit_of(run.filler.misfit),
             *warnings_of(run.info, covered, run.one_sided, run.plan.patterns),
-            *run.filler.warnings,
         ],
         seconds=run.watch.seconds,
         versions=_versions(run),
@@ -63,7 +72,7 @@ def _steps(run: Run) -> list[dict[str, Any]]:
             {
                 "step": "interpolation",
                 "method": run.method,
-                "kernel": run.filler.kernel,
+                "kernel": None if run.choice.kernel is None else str(run.choice.kernel),
                 "lines": lines,
             }
         )
@@ -98,7 +107,9 @@ def _quality(run: Run, images: hdf5.ImageFile) -> dict[str, Any]:
     told["sampled_fraction"] = round(float(pattern.acquired.sum() / pattern.extent.sum()), 4)
     if run.energy.total > 0:
         told["interpolated_energy"] = round(run.energy.interpolated / run.energy.total, 5)
-    return {**told, **run.filler.figures}
+    if run.filler.misfit is not None:
+        told["espirit_residual"] = run.filler.misfit
+    return told
 
 
 def _versions(run: Run) -> dict[str, str]:
@@ -107,7 +118,7 @@ def _versions(run: Run) -> dict[str, str]:
         "reconstruction": RECON_VERSION,
         "python": platform.python_version(),
     }
-    names = [*_LIBRARIES, *(["sigpy"] if run.filler.method is Method.ESPIRIT else [])]
+    names = [*_LIBRARIES, *(["sigpy"] if run.choice.method is Method.ESPIRIT else [])]
     versions.update({name: importlib.metadata.version(name) for name in names})
     device = "CPU"
     if run.device.type == "cuda":

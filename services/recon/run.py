@@ -15,6 +15,7 @@ from ..contract.progress import Progress
 from ..kspace.file import KSpaceReader
 from ..kspace.sampling import SamplingPattern
 from ..raki import combine
+from ..raki.choice import Choice
 from ..raki.interpolate import Interpolation
 from . import coil_combination, hdf5, noise_maps, partial_fourier
 from .batches import Batch, Plan
@@ -77,7 +78,13 @@ class Run:
     @property
     def method(self) -> str:
         """The method that filled the missing lines."""
-        return self.filler.method.value if self.filler.method else ""
+        return self.choice.method.value
+
+    @property
+    def choice(self) -> Choice:
+        """What filled the missing lines and why, once a batch is done."""
+        assert self.filler.choice is not None
+        return self.filler.choice
 
     @property
     def one_sided(self) -> partial_fourier.PartialFourierMethod:
@@ -85,11 +92,14 @@ class Run:
         return self._one_sided(self.covered)
 
     def _batch(self, batch: Batch, images: hdf5.ImageFile) -> None:
+        if not self.filler.decided(batch.pattern):
+            with self.watch.time("choose"):
+                sample = self.plan.sample(batch.pattern)
+                self.filler.decide(batch.pattern, self._read(sample), self._read_acs(sample))
         with self.watch.time("read"):
             kspace, acs = self._read(batch), self._read_acs(batch)
         with self.watch.time("interpolate"):
-            number = batch.items[0][0] * self.scan.shape[1] + batch.items[0][1]
-            done = self.filler.fill(kspace, batch.pattern, acs, number)
+            done = self.filler.fill(kspace, batch.pattern, acs, batch.numbers(self.scan.shape[1]))
             filled = done.kspace
             assert isinstance(filled, Tensor)
             self.energy.add(filled, batch.pattern)

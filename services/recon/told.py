@@ -11,6 +11,9 @@ from .facts import patient_position
 from .partial_fourier import Coverage, PartialFourierMethod
 from .volume import n_planes, plane_name, shape, stack
 
+_MISFIT = 0.3
+"""Share of the acquired samples that ESPIRiT's maps may leave unexplained before it is said."""
+
 
 def geometry_of(geometry: Geometry, n_images: int, n_coils: int) -> dict[str, Any]:
     """Return the record's ``geometry``: sizes in ``(z, y, x)`` order, millimetres, LPS."""
@@ -68,6 +71,31 @@ def folding_of(pattern: SamplingPattern, n_coils: int) -> list[str]:
     return [
         f"An acceleration of R={pattern.acceleration} needs at least as many coils, the scan has {n_coils}: "
         "the images hold folded anatomy, whatever the method."
+    ]
+
+
+def futility_of(missed: float | None) -> list[str]:
+    """Return a sentence where the hold-out shows that the calibration predicts next to nothing.
+
+    ``missed`` is the share of the held-back signal energy that the best candidate misses.
+    """
+    if missed is None:
+        return []
+    return [
+        "Do not rely on the interpolated lines: of signal that was held back to test them even the best "
+        f"method misses {100 * missed:.0f} % of the energy, and lines left empty miss 100 %. Hardly any "
+        "signal stands above the noise, or the calibration is not of this scan: check that the archive holds "
+        "the right files and all coils, else measure again with less acceleration."
+    ]
+
+
+def misfit_of(share: float | None) -> list[str]:
+    """Return a sentence where ESPIRiT's maps leave much of the acquired samples unexplained."""
+    if share is None or share <= _MISFIT:
+        return []
+    return [
+        f"The coil maps leave {share:.0%} of the acquired samples unexplained: trust the ESPIRiT images less "
+        "than those of another method."
     ]
 
 

@@ -7,7 +7,7 @@ import torch
 from mrirecon.contract.codes import Code, PermanentError
 from mrirecon.contract.profiles import Method
 from mrirecon.kspace.detection import detect
-from mrirecon.raki.interpolate import interpolate
+from mrirecon.raki.interpolate import choose, interpolate
 
 FILLING = [Method.GRAPPA, Method.RAKI, Method.AUTO]
 
@@ -80,12 +80,12 @@ def test_weighted_equations_beat_plain_ones(scan, tools):
 def test_auto_records_errors_and_a_reason(scan, tools):
     mask = tools.lines(96, 4, 24)
     done = interpolate(scan.kspace * mask[0, :, None], detect(mask), method=Method.AUTO)
-    assert set(done.holdout_errors) == {"grappa", "raki"}
-    assert all(0 < error < 1 for error in done.holdout_errors.values())
+    assert set(done.choice.holdout_errors) == {"grappa", "raki"}
+    assert all(0 < error < 1 for error in done.choice.holdout_errors.values())
     assert done.method in {Method.GRAPPA, Method.RAKI}
-    assert "held-back data" in done.reason
-    assert len(done.kernel_errors) >= 5
-    assert done.kernel in done.kernel_errors
+    assert "held-back data" in done.choice.reason
+    assert len(done.choice.kernel_errors) >= 5
+    assert str(done.choice.kernel) in done.choice.kernel_errors
 
 
 def test_the_network_record_proves_a_training(scan, tools):
@@ -114,7 +114,7 @@ def test_grappa_is_equivariant_to_coil_order_and_global_phase(scan, tools):
     order = np.random.default_rng(0).permutation(8)
     permuted = interpolate(np.ascontiguousarray(data[:, order]), pattern, method=Method.GRAPPA)
     turned = interpolate((data * np.exp(0.7j)).astype(np.complex64), pattern, method=Method.GRAPPA)
-    assert permuted.kernel == turned.kernel == base.kernel
+    assert permuted.choice.kernel == turned.choice.kernel == base.choice.kernel
     scale = np.linalg.norm(base.kspace)
     # Equal but for the order of rounding.
     assert np.linalg.norm(permuted.kspace - base.kspace[:, order]) / scale < 2e-5
@@ -163,6 +163,43 @@ def test_batches_do_not_change_the_result(tools):
     single = interpolate(data, pattern, method=Method.RAKI, budget_bytes=1)
     assert whole.network["networks"] == single.network["networks"] == 3
     assert np.linalg.norm(whole.kspace - single.kspace) / np.linalg.norm(whole.kspace) < 1e-3
+
+
+@pytest.mark.parametrize("method", [Method.GRAPPA, Method.RAKI])
+def test_a_scan_in_parts_by_one_choice_is_the_scan_in_one(tools, method):
+    scan = tools.make_scan(n_slice=3, n_y=64, n_x=48)
+    mask = tools.lines(64, 3, 20)
+    data, pattern = scan.kspace * mask[0, :, None], detect(mask)
+    whole = interpolate(data, pattern, method=method)
+    choice = choose(data, pattern, method=method)
+    assert choice == whole.choice
+    for part in ([1], [0, 2]):
+        done = interpolate(data[part], pattern, choice=choice, numbers=part)
+        assert done.choice is choice
+        assert np.linalg.norm(done.kspace - whole.kspace[part]) < 1e-3 * np.linalg.norm(done.kspace)
+
+
+@pytest.mark.parametrize("method", [Method.GRAPPA, Method.AUTO])
+@pytest.mark.parametrize("r", [2, 4])
+def test_noise_predicts_nothing_and_a_scan_something(scan, tools, method, r):
+    mask = tools.lines(96, r, 24)
+    random = np.random.default_rng(r)
+    noise = random.standard_normal((1, 6, 1, 96, 96)) + 1j * random.standard_normal((1, 6, 1, 96, 96))
+    noise = noise.astype(np.complex64)
+    nothing = choose(noise * mask[0, :, None], detect(mask), method=method, noise_variance=None)
+    assert nothing.futile > 0.9
+    something = choose(scan.kspace[:1] * mask[0, :, None], detect(mask), method=method)
+    assert something.futile is None
+    assert max(something.holdout_errors.values()) < 0.7
+
+
+def test_calibration_of_another_scan_is_found_out(scan, tools):
+    mask = tools.lines(96, 4, 24)
+    other = tools.make_scan(n_slice=1, seed=7).kspace
+    own, swapped = scan.kspace[:1] * mask[0, :, None], scan.kspace[:1] * mask[0, :, None]
+    swapped[:, :, :, 36:60] = other[:, ::-1, :, 36:60]
+    choices = [choose(data, detect(mask), method=Method.GRAPPA) for data in (own, swapped)]
+    assert [choice.futile is None for choice in choices] == [True, False]
 
 
 def test_tensors_come_back_as_tensors(scan, tools):
@@ -260,11 +297,17 @@ def test_two_dimensional_acceleration(volume, tools, shift):
     for method in (Method.GRAPPA, Method.AUTO):
         done = interpolate(data, detect(mask), method=method)
         assert done.method is Method.GRAPPA
+        assert done.choice.futile is None
         assert np.array_equal(done.kspace[:, :, mask], data[:, :, mask])
         assert np.array_equal(done.refill(data), done.kspace)
         before, after = (tools.psnr(tools.magnitude(k)[0], truth[0]) for k in (data, done.kspace))
         assert after > before + 5
-    assert "thinned along ky and kz" in done.reason
+    assert "thinned along ky and kz" in done.choice.reason
+    asked = choose(data, detect(mask), method=Method.RAKI)
+    assert asked.method is Method.GRAPPA
+    assert asked.reason.startswith("RAKI was asked for, but")
+    noise = np.random.default_rng(0).standard_normal(data.shape).astype(np.complex64) * mask[:, :, None]
+    assert choose(noise, detect(mask)).futile > 0.9
 
 
 def test_a_plane_kernel_that_does_not_fit_is_refused(volume):

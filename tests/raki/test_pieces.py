@@ -13,7 +13,7 @@ from mrirecon.raki.combine import adaptive, image_to_kspace, kspace_to_image, rs
 from mrirecon.raki.equations import Region, held_back, normal_equations, solve, weigh
 from mrirecon.raki.gfactor import pseudo_replicas
 from mrirecon.raki.grappa import GrappaWeights, Kernel, fit
-from mrirecon.raki.holdout import Comparison, network_wins
+from mrirecon.raki.holdout import Comparison, futile, network_wins
 from mrirecon.raki.importance import importance
 from mrirecon.raki.interpolate import interpolate
 from mrirecon.raki.lines import Lines, calibration
@@ -225,6 +225,22 @@ def test_region_only_takes_equations_out():
 )
 def test_the_network_is_taken_only_with_a_margin_and_no_veto(grappa, raki, taken):
     assert network_wins({"grappa": Comparison(*grappa), "raki": Comparison(*raki)}) is taken
+
+
+@pytest.mark.parametrize(
+    ("grappa", "raki", "missed"),
+    [
+        ((0.52, 0.62), (0.52, 0.39), None),  # the worst real case: brain, R=6, 24 lines
+        ((0.95, 0.85), (0.98, 0.73), None),  # noise as strong as that: filling still gains 2.9 dB
+        ((1.02, 0.96), (1.04, 0.92), 0.98),  # noise alone
+        ((0.18, 0.97), (0.19, 0.78), 0.97),  # calibration lines of another scan
+        ((1.05, None), None, 1.05),
+        ((0.60, None), None, None),
+    ],
+)
+def test_a_calibration_that_predicts_nothing_is_known_for_it(grappa, raki, missed):
+    known = {"grappa": Comparison(*grappa)} | ({"raki": Comparison(*raki)} if raki else {})
+    assert futile(known) == pytest.approx(missed)
 
 
 # ------------------------------------------------------------------------------------------- noise maps

@@ -49,6 +49,7 @@ def test_auto_says_what_it_took_and_why(auto):
     assert set(record["holdout_errors"]) == {"grappa", "raki"}
     assert all(0 < value < 1 for value in record["holdout_errors"].values())
     assert "GRAPPA" in record["method_reason"]
+    assert not any("interpolated" in warning for warning in record["warnings"])
     assert (record["network"] is not None) == (record["method"] == "raki")
     assert record["acceleration"] == {"ky": 2, "kz": 1, "caipi_shift": 0}
     assert record["acs_lines"] >= 16
@@ -81,14 +82,30 @@ def test_a_network_proves_that_it_was_trained(scan, tmp_path):
     assert "polyline" in page
 
 
-@pytest.mark.parametrize("method", ["grappa", "raki"])
-def test_slices_may_be_batched_as_memory_wants(scan, tmp_path, monkeypatch, method):
+@pytest.mark.parametrize("method", ["grappa", "raki", "auto"])
+def test_slices_may_be_batched_as_memory_wants(tmp_path, monkeypatch, method):
+    """One choice for the scan: its images are the same whatever memory let go together."""
+    kspace = phantom(n_slice=3, n_coil=6, ny=56, nx=48)
+    # slices that would each choose another kernel: one empty, one of little signal
+    kspace[:, 0] *= 1e-3
+    kspace[:, 2] *= 0.05
+    random = np.random.default_rng(5)
+    kspace = kspace + np.float32(0.5) * (
+        random.standard_normal(kspace.shape) + 1j * random.standard_normal(kspace.shape)
+    )
+    path = scan_file(tmp_path / "k.h5", kspace.astype(np.complex64), thinned(kspace))
     chosen = Profile(name="test", version=1, method=method, g_factor_replicas=0)
-    together = run(scan[0], tmp_path / "together", chosen)
+    together = run(path, tmp_path / "together", chosen)
     monkeypatch.setattr(batches, "CPU_BYTES", 1)
-    apart = run(scan[0], tmp_path / "apart", chosen)
-    one, other = error(tmp_path / "together", scan[1]), error(tmp_path / "apart", scan[1])
-    assert one == pytest.approx(other, rel=0.1)  # the kernel is chosen on other slices
+    apart = run(path, tmp_path / "apart", chosen)
+    images = []
+    for name in ("together", "apart"):
+        with h5py.File(tmp_path / name / "image.h5") as file:
+            images.append(file["image"][()])
+    tolerance = 1e-5 if method == "grappa" else 5e-3  # rounding, which a training amplifies
+    assert np.linalg.norm(images[0] - images[1]) < tolerance * np.linalg.norm(images[0])
+    for key in ("method", "method_reason", "holdout_errors", "preprocessing"):
+        assert together[key] == apart[key], key
     if method == "raki":
         assert apart["network"]["networks"] == together["network"]["networks"] == 3
         assert len(apart["network"]["kept_step"]) == 3
@@ -139,6 +156,21 @@ def test_fewer_coils_than_the_acceleration_are_said_first(tmp_path, coils, folde
     )
     assert record["method"] == "grappa"
     assert any("folded anatomy" in line for line in record["warnings"][:1]) is folded
+
+
+@pytest.mark.parametrize("method", ["auto", "fast"])
+def test_a_scan_of_noise_is_said_first_on_the_page_and_in_the_record(tmp_path, method):
+    shape = phantom(n_slice=2, n_coil=6, ny=56, nx=48).shape
+    random = np.random.default_rng(0)
+    noise = (random.standard_normal(shape) + 1j * random.standard_normal(shape)).astype(np.complex64)
+    path = scan_file(tmp_path / "k.h5", noise, thinned(noise))
+    record = run(path, tmp_path / "out", profile("fast") if method == "fast" else profile())
+    assert record["status"] == "done"
+    first, *others = record["warnings"]
+    assert first.startswith("Do not rely on the interpolated lines")
+    assert f"misses {100 * min(record['holdout_errors'].values()):.0f} %" in first
+    assert not any("interpolated" in other for other in others), "once"
+    assert first in (tmp_path / "out/report.html").read_text()
 
 
 def test_images_with_sampling_of_their_own(tmp_path):
