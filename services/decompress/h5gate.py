@@ -17,12 +17,10 @@ import h5py
 from h5py import h5a, h5d, h5g, h5l, h5o, h5t, h5z
 
 from ..contract.codes import Code, MrireconError, PermanentError
-from . import h5vlen
+from . import h5vlen, superblock
 from .faults import machine_errno, out_of_memory
 from .limits import Limits
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_MAX_USER_BLOCK = 1 << 24
 _ALLOWED_FILTERS = frozenset({h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32})
 _NEVER_READ = frozenset({b"DownloadData.xml"})
 """In the root of a GE ScanArchive: told by it and refused as ``unsupported``, so nothing of it is opened."""
@@ -38,36 +36,13 @@ class Contents:
     groups: Mapping[bytes, frozenset[bytes]]
 
 
-def find_signature(file: BinaryIO, size: int) -> int | None:
-    """Return where the superblock begins (0, or a power of two from 512 on behind a user block), or None."""
-    start = 0
-    while start + len(SIGNATURE) <= size and start <= _MAX_USER_BLOCK:
-        file.seek(start)
-        if file.read(len(SIGNATURE)) == SIGNATURE:
-            return start
-        start = max(512, start * 2)
-    return None
-
-
 def refuse_truncated(file: BinaryIO, size: int, start: int) -> None:
     """Raise ``truncated`` when the superblock at ``start`` says that the file ends behind its last byte."""
-    file.seek(start)
-    block = file.read(96)
-    version = block[8] if len(block) > 8 else 255
-    if version in {0, 1}:
-        width, at = (block[13] if len(block) > 13 else 0), 24 + 4 * (version == 1)
-    elif version in {2, 3}:
-        width, at = (block[9] if len(block) > 9 else 0), 12
-    else:
+    block = superblock.read(file, start)
+    if block is None or block.offset_bytes != 8:
+        # The library can read other widths, but no raw format has them, and what h5vlen reads depends on it.
         raise _corrupt()
-    if width != 8:
-        # The library can, but no raw format does, and what h5vlen reads depends on it.
-        raise _corrupt()
-    # The base address says where the superblock was when the file was written; a user block may have been
-    # put before it since.
-    base = int.from_bytes(block[at : at + width], "little")
-    end = int.from_bytes(block[at + 2 * width : at + 3 * width], "little") + start - base
-    if len(block) < at + 3 * width or end > size:
+    if block.end is None or block.end > size:
         raise PermanentError(
             Code.TRUNCATED,
             "An HDF5 file is shorter than it says: it was copied while it was being written, or cut. "
@@ -90,7 +65,7 @@ def inspect(file: BinaryIO, size: int, limits: Limits) -> Contents:
     PermanentError
         ``truncated``, ``h5_external``, ``h5_links``, ``h5_filter``, ``too_large``, ``h5_corrupt``.
     """
-    start = find_signature(file, size)
+    start = superblock.find_signature(file, size)
     if start is None:
         raise _corrupt()
     refuse_truncated(file, size, start)

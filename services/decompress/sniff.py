@@ -13,9 +13,10 @@ from typing import BinaryIO
 
 from . import tarheader
 from .compression import compression_of
-from .h5gate import Contents, find_signature
+from .h5gate import Contents
 from .members import RawKind
 from .signatures import container_of
+from .superblock import find_signature
 
 HEAD = 4096
 

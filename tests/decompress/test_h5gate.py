@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrirecon.contract.codes import Code, MrireconError, PermanentError
-from mrirecon.decompress import h5gate, h5vlen
+from mrirecon.decompress import h5gate, h5vlen, superblock
 from mrirecon.decompress.limits import MIB, Limits
 from mrirecon.decompress.members import RawKind
 from mrirecon.decompress.sniff import of_hdf5
@@ -178,4 +178,4 @@ def test_a_spoiled_file_gets_a_verdict(changes, data):
 
 @given(st.binary(max_size=400))
 def test_any_bytes_behind_a_signature_get_a_verdict(tail: bytes):
-    assert code_of(h5gate.SIGNATURE + tail) in {Code.H5_CORRUPT, Code.TRUNCATED}
+    assert code_of(superblock.SIGNATURE + tail) in {Code.H5_CORRUPT, Code.TRUNCATED}

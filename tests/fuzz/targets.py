@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from mrirecon.contract.codes import MrireconError
-from mrirecon.decompress import h5gate
+from mrirecon.decompress import h5gate, superblock
 from mrirecon.decompress.archive import walk
 from mrirecon.decompress.compression import compression_of
 from mrirecon.decompress.limits import KIB, MIB, Limits
@@ -82,7 +82,7 @@ def mended(data: bytes) -> bytes:
 
 def sized(data: bytes) -> bytes:
     """Return ``data`` with the end address of an HDF5 superblock (version 0) set to its length."""
-    if data[:8] != h5gate.SIGNATURE or len(data) < 96 or data[8] != 0:
+    if data[:8] != superblock.SIGNATURE or len(data) < 96 or data[8] != 0:
         return data
     return data[:40] + struct.pack("<Q", len(data)) + data[48:]
 

@@ -1,16 +1,14 @@
 """MRD (ISMRMRD) version 1 in HDF5: ``<group>/xml`` and ``<group>/data``, one row a readout.
 
-Two passes.  The first reads the fixed part of every row (header and *length* of its samples) straight from
-the stored chunks, without touching the samples: h5py has no cheap way to read a field beside a
-variable-length one.  All is checked and the memory needed is known before the first sample is read.  The
-second reads slices of at most :data:`ROWS` rows, header and samples in one call, into place.
+Two passes.  The first (:mod:`.mrdrows`) reads the fixed part of every row, header and *length* of its
+samples, without touching them.  All is checked and the memory needed is known before the first sample is
+read.  The second (:mod:`.mrdsamples`) reads the samples, a few megabytes at a time, into place.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import h5py
@@ -23,12 +21,8 @@ from .. import xmlgate
 from ..header import ScanHeader, parse
 from ..limits import Limits
 from ..members import Member
-from ..readouts import COUNTERS, TABLE, Part, Table, allocate, check_finite
-
-ROWS = 512
-"""Readouts a read, at most: more gain nothing (measured)."""
-BLOCK_BYTES = 16 * 1024 * 1024
-"""Bytes a read, at most: what is read stays in memory already mapped, and mostly in the cache."""
+from ..readouts import COUNTERS, TABLE, Part, Table, allocate
+from . import mrdrows, mrdsamples
 
 _HEAD = ("flags", "measurement_uid", "number_of_samples", "active_channels", "center_sample", "discard_pre",
          "discard_post", "encoding_space_ref", "sample_time_us", "position", "read_dir", "phase_dir",
@@ -148,11 +142,11 @@ def _read_group(group: h5py.Group, member: Member, limits: Limits, progress: Pro
         raise PermanentError(
             Code.TOO_LARGE, f"The file declares {count} readouts, more than can be held here: is it damaged?"
         )
-    heads, lengths = _first_pass(data, member)
-    table = _table(heads)
-    _check_lengths(table, lengths, header)
+    rows = mrdrows.read(data, member)
+    table = _table(rows.heads)
+    _check_lengths(table, rows.lengths, header)
     stores = allocate(table, limits.memory_bytes // 2)
-    _second_pass(data, table, stores, progress)
+    mrdsamples.fill(data, rows.elements, member, table, stores, progress)
     return Part(header, table, stores)
 
 
@@ -178,62 +172,6 @@ def _check_schema(data: h5py.Dataset) -> None:
             "The data set of the readouts is not the ISMRMRD version 1 compound of header and 32-bit "
             "samples: export the scan again as ISMRMRD.",
         )
-
-
-def _first_pass(data: h5py.Dataset, member: Member) -> tuple[Table, NDArray[np.int64]]:
-    """Return the header and the number of floats of every row, without reading samples where it can be
-    had.
-    """
-    kind = data.dtype
-    fixed = np.dtype(
-        {
-            "names": ["head", "length"],
-            "formats": [kind["head"], "<u4"],
-            "offsets": [kind.fields["head"][1], kind.fields["data"][1]],
-            "itemsize": kind.itemsize,
-        }
-    )
-    rows = _raw_rows(data, fixed, member)
-    if rows is not None:
-        lengths = rows["length"].astype(np.int64)
-        if lengths.sum() * 4 > member.size:
-            raise PermanentError(
-                Code.H5_CORRUPT,
-                f"The readouts claim {int(lengths.sum()) * 4} bytes of samples, the file has {member.size}: "
-                "its list of readouts is damaged. Copy or export it again.",
-            )
-        return rows["head"].copy(), lengths
-    heads = np.empty(data.shape[0], kind["head"])
-    lengths = np.empty(data.shape[0], np.int64)
-    for start in range(0, data.shape[0], ROWS):
-        block = data[start : start + ROWS]
-        heads[start : start + ROWS] = block["head"]
-        lengths[start : start + ROWS] = [len(row) for row in block["data"]]
-    return heads, lengths
-
-
-def _raw_rows(data: h5py.Dataset, fixed: np.dtype[Any], member: Member) -> Table | None:
-    """Return all rows as stored, ``None`` where they are filtered or laid out in another way."""
-    creation = data.id.get_create_plist()
-    if creation.get_nfilters():
-        return None
-    count = data.shape[0]
-    layout = creation.get_layout()
-    if layout == h5py.h5d.CHUNKED:
-        (step,) = data.chunks
-        rows = np.zeros(-(-count // step) * step, fixed)
-        for start in range(0, count, step):
-            with suppress(
-                RuntimeError, OSError
-            ):  # a chunk never written: its rows stay empty and are refused
-                stored = data.id.read_direct_chunk((start,))[1]
-                rows[start : start + step] = np.frombuffer(stored, fixed, count=step)
-        return rows[:count]
-    if layout == h5py.h5d.CONTIGUOUS and data.id.get_offset() is not None:
-        with member.open() as stream:
-            stream.seek(data.id.get_offset())
-            return np.frombuffer(stream.read(count * fixed.itemsize), fixed, count=count)
-    return None
 
 
 def _table(heads: Table) -> Table:
@@ -283,47 +221,6 @@ def _check_lengths(table: Table, lengths: NDArray[np.int64], header: ScanHeader)
 def _most_common(values: NDArray[np.int64]) -> int:
     found, counts = np.unique(values, return_counts=True)
     return int(found[counts.argmax()])
-
-
-def keep_freed_memory() -> None:
-    """Let the C library keep what HDF5 frees after each readout, to be used for the next.
-
-    A readout of 32 coils is just above the size from which glibc asks the system for fresh, zeroed pages and
-    gives them back at once: most of the time of reading went there.  Where the C library is another, this
-    does nothing.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3  # malloc.h
-        mallopt(mmap_threshold, 32 * 1024 * 1024)
-        mallopt(trim_threshold, 128 * 1024 * 1024)
-
-
-def _second_pass(
-    data: h5py.Dataset, table: Table, stores: list[NDArray[np.complex64]], progress: Progress
-) -> None:
-    """Read the samples into place, checking each block while it is in the cache."""
-    keep_freed_memory()
-    count = table.shape[0]
-    flat = [store.reshape(store.shape[0], -1).view(np.float32) for store in stores]
-    widest = 8 * int((table["channels"].astype(np.int64) * table["samples"]).max())
-    step = max(1, min(ROWS, BLOCK_BYTES // widest))
-    for start in range(0, count, step):
-        stop = min(start + step, count)
-        where = table[start:stop]
-        payload = data[start:stop]["data"]
-        for store, row, samples in zip(where["store"], where["row"], payload, strict=True):
-            flat[store][row] = samples
-        del payload
-        _check_stores(flat, where)
-        progress("read", stop / count, "")
-
-
-def _check_stores(flat: list[NDArray[np.float32]], where: Table) -> None:
-    """Check what was just read, in runs of rows that lie together."""
-    for store in np.unique(where["store"]):
-        rows = where["row"][where["store"] == store]
-        check_finite(flat[store][rows.min() : rows.max() + 1])
 
 
 def _share(progress: Progress, number: int, of: int) -> Progress:
