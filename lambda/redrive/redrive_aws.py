@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from mrirecon.contract import states
+from mrirecon.contract import redrive, states
 from mrirecon.contract.messages import NotAMessageError, ReconRequest, deliveries
-from mrirecon.contract.redrive import POISON, UNKNOWN
 from mrirecon.contract.states import PK, SK, STATE, UPDATED_AT, Stage, State
 
 
@@ -21,16 +20,10 @@ class Reasons:
     def reason(self, body: str) -> str:
         """Return the code its scan failed with; ``unknown`` where none is told, ``poison`` for no scan."""
         try:
-            keys = list(self._keys(body))
+            items = [self._get(pk, sk) for pk, sk in self._keys(body)]
         except NotAMessageError:
-            return POISON
-        if not keys:
-            return POISON
-        for pk, sk in keys:
-            item = self._get(pk, sk)
-            if item.get(STATE) == State.FAILED.value and item.get("code"):
-                return item["code"]
-        return UNKNOWN
+            items = []
+        return redrive.cause((item.get(STATE, ""), item.get("code", "")) for item in items)
 
     def is_about(self, body: str, scan_id: str) -> bool:
         """Whether the letter is about this scan."""

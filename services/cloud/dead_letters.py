@@ -7,17 +7,18 @@ moves the message at its next receive, and nobody who knows of ledgers is told. 
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..contract import states
 from ..contract.codes import Code, MrireconError
+from ..contract.keys import Priority
 from ..contract.messages import Delivery, NotAMessageError, ReconRequest, deliveries
-from ..contract.redrive import POISON, UNKNOWN
+from ..contract.redrive import Redriven, cause
 from ..contract.redrive import letters as walk_letters
-from ..contract.states import Stage, State
+from ..contract.redrive import redrive as give_back
+from ..contract.states import Stage
 from . import aws, logs
 from .intake import pinned
 from .ports import Ledger, ObjectStore, Row
@@ -31,15 +32,12 @@ class Letter:
     """A dead letter and the state items it is about."""
 
     body: str
-    receipt: str
     rows: tuple[Row, ...]
-    group: str | None = None
 
     @property
     def reason(self) -> str:
         """Return the code under which its scan failed (``poison`` when it is about none)."""
-        codes = [str(row.get("code")) for row in self.rows if row.state is State.FAILED and row.get("code")]
-        return codes[0] if codes else (POISON if not self.rows else UNKNOWN)
+        return cause((row.state.value, str(row.get("code") or "")) for row in self.rows)
 
     def is_about(self, scan_id: str) -> bool:
         """Whether it is about this scan."""
@@ -73,32 +71,43 @@ class DeadLetters:
 
     def reasons(self) -> dict[str, int]:
         """Return how many dead letters there are of each reason."""
-        return dict(Counter(letter.reason for letter in self.letters()))
+        return dict(self._redrive({}, dry_run=True).seen)
 
     def redrive(
-        self, send: Callable[[Letter], None], *, reason: str | None = None, scan_id: str | None = None
+        self, lanes: Mapping[Priority, str], *, reason: str | None = None, scan_id: str | None = None
     ) -> int:
-        """Give dead letters back by ``send``: of one reason, of one scan, or all but poison; return how many.
+        """Give dead letters back to their lanes (URLs): of one reason, of one scan, or all but poison.
 
-        The ledger is set back to ``queued`` first, then the copy is sent, then the dead letter deleted: what
-        dies between is done again, and a scan sent twice ends once.
+        Returns how many.
         """
-        count = 0
-        for letter in self.letters():
-            if scan_id is not None and not letter.is_about(scan_id):
-                continue
-            if letter.reason != reason if reason is not None else letter.reason == POISON:
-                continue
-            for row in letter.rows:
+        return self._redrive(lanes, reason=reason, scan_id=scan_id).given_back
+
+    def _redrive(
+        self, lanes: Mapping[Priority, str], *, reason: str | None = None, scan_id: str | None = None,
+        dry_run: bool = False,
+    ) -> Redriven:  # fmt: skip
+        # Which letters go back, and where to, is decided in the contract (the Lambda's, too).
+        looked_at: dict[str, Letter] = {}  # the one that is being decided on
+
+        def of(body: str) -> Letter:
+            if body not in looked_at:
+                looked_at.clear()
+                looked_at[body] = self._letter(body)
+            return looked_at[body]
+
+        def requeue(body: str) -> None:
+            for row in of(body).rows:
                 self._ledger.requeue(row.pk, row.sk)
-            send(letter)
-            with aws.translated("The dead-letter queue"):
-                self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=letter.receipt)
-            count += 1
-        return count
+
+        with aws.translated("The dead-letter queue"):
+            return give_back(
+                self._sqs, self._url, lanes, self._stage, lambda body: of(body).reason, reason=reason,
+                is_about=None if scan_id is None else (lambda body: of(body).is_about(scan_id)),
+                before=requeue, dry_run=dry_run, look_seconds=_LOOK_SECONDS, wait_seconds=self._wait,
+            )  # fmt: skip
 
     def letters(self) -> Iterator[Letter]:
-        """Yield each dead letter once; all are visible again when the walk is over, save those deleted."""
+        """Yield each dead letter once; all are visible again when the walk is over."""
         walk = walk_letters(self._sqs, self._url, look_seconds=_LOOK_SECONDS, wait_seconds=self._wait)
         with contextlib.closing(walk):
             while True:
@@ -106,7 +115,10 @@ class DeadLetters:
                     found = next(walk, None)
                 if found is None:
                     return
-                yield Letter(found.body, found.receipt, tuple(self._rows(found.body)), found.group)
+                yield self._letter(found.body)
+
+    def _letter(self, body: str) -> Letter:
+        return Letter(body, tuple(self._rows(body)))
 
     def _rows(self, body: str) -> Iterator[Row]:
         try:

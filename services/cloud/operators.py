@@ -18,7 +18,7 @@ from ..contract.keys import Priority
 from ..contract.states import Stage, State
 from . import aws
 from .clock import ServerClock
-from .dead_letters import DeadLetters, Letter
+from .dead_letters import DeadLetters
 from .imaging import body_of
 from .ledger import DynamoLedger
 from .ports import Ledger, Row
@@ -184,13 +184,8 @@ class Operator:
         """Give dead letters back to their queue: all (but poison), of one reason, or of one scan."""
         done = {}
         for each in Stage if stage is None else [stage]:
-            lanes = {name: self._lane(each, name) for name in ("stat", "routine")}
-
-            def send(letter: Letter, lanes: dict[str, SqsQueue] = lanes) -> None:
-                urgent = any(row.get("priority") == Priority.STAT.value for row in letter.rows)
-                lanes["stat" if urgent else "routine"].send(letter.body, group=letter.group or "redriven")
-
-            done[each.value] = self.dead_letters(each).redrive(send, reason=reason, scan_id=scan_id)
+            lanes = {lane: self._setting(_URLS[each, lane.value]) for lane in Priority}
+            done[each.value] = self.dead_letters(each).redrive(lanes, reason=reason, scan_id=scan_id)
         return done
 
     def dead_letters(self, stage: Stage) -> DeadLetters:

@@ -8,14 +8,14 @@ twice ends once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .codes import PermanentError
 from .keys import Priority, parse_incoming
 from .messages import NotAMessageError, ReconRequest, deliveries
-from .states import Stage
+from .states import Stage, State
 
 LOOK_SECONDS = 120
 """How long a letter that was looked at stays hidden, should the walk die before it shows it again."""
@@ -66,9 +66,10 @@ class Redriven:
 
 
 def letters(
-    sqs: Sqs, url: str, *, look_seconds: int = LOOK_SECONDS, wait_seconds: int = WAIT_SECONDS
+    sqs: Sqs, url: str, *, look_seconds: int = LOOK_SECONDS, wait_seconds: int | None = None
 ) -> Generator[Letter, None, None]:
     """Yield each dead letter once; when the walk is over, all that were not deleted are visible again."""
+    wait_seconds = WAIT_SECONDS if wait_seconds is None else wait_seconds
     seen: set[str] = set()
     receipts: list[str] = []
     try:
@@ -102,6 +103,17 @@ def lane(stage: Stage, body: str) -> Priority:
     return Priority.STAT if Priority.STAT in told else Priority.ROUTINE
 
 
+def cause(items: Iterable[tuple[str, str]]) -> str:
+    """Return why a letter is dead, from the (state, code) of all ledger items that it is about.
+
+    The code of the first that failed; ``unknown`` where none is told, ``poison`` where there are no items.
+    """
+    told = list(items)
+    if not told:
+        return POISON
+    return next((code for state, code in told if state == State.FAILED.value and code), UNKNOWN)
+
+
 def redrive(
     sqs: Sqs,
     dead_letters: str,
@@ -112,8 +124,10 @@ def redrive(
     reason: str | None = None,
     is_about: Callable[[str], bool] | None = None,
     before: Callable[[str], None] | None = None,
-    limit: int = 1000,
+    limit: int | None = None,
     dry_run: bool = False,
+    look_seconds: int = LOOK_SECONDS,
+    wait_seconds: int | None = None,
 ) -> Redriven:
     """Give dead letters back: of one ``reason``, of one scan (``is_about`` its body), or all but poison.
 
@@ -128,8 +142,7 @@ def redrive(
     stage
         The stage, which tells what the bodies are.
     reason_of
-        Tells from a body why its scan failed (a :class:`~mrirecon.contract.codes.Code`, ``poison`` or
-        ``unknown``).
+        Tells from a body why its scan failed: :func:`cause` of the items that the ledger has of it.
     reason
         Give back only these.
     is_about
@@ -137,13 +150,15 @@ def redrive(
     before
         Called with each body before it is sent: the place to set its ledger items back to ``queued``.
     limit
-        At most so many are given back.
+        At most so many are given back; ``None``: all.
     dry_run
         Give none back, only count.
+    look_seconds, wait_seconds
+        See ``LOOK_SECONDS``, ``WAIT_SECONDS``.
     """
     seen: Counter[str] = Counter()
     count = 0
-    walk = letters(sqs, dead_letters)
+    walk = letters(sqs, dead_letters, look_seconds=look_seconds, wait_seconds=wait_seconds)
     try:
         for letter in walk:
             why = reason_of(letter.body)
@@ -152,7 +167,7 @@ def redrive(
                 continue
             if is_about is not None and not is_about(letter.body):
                 continue
-            if count >= limit:
+            if limit is not None and count >= limit:
                 return Redriven(dict(seen), count, limited=True)
             count += 1
             if dry_run:

@@ -10,6 +10,7 @@ from boto3.s3.transfer import TransferConfig
 from cloud_world import make_tar, scan_of
 
 from mrirecon.cloud.store import S3Store
+from mrirecon.contract.keys import Priority
 
 
 def both_at_once(*workers):
@@ -214,7 +215,8 @@ def test_an_archive_in_deep_archive_fails_with_a_sentence_and_is_redriven(make_w
     assert row["state"] == "failed"
     assert "restore the object" in row["message"]
     world.s3.restore_object(Bucket=bucket, Key=key, VersionId=version, RestoreRequest={"Days": 1})
-    redriven = worker.world.dead_letters.redrive(lambda letter: world.send("decompress-routine", letter.body))
+    lanes = {lane: world.queues[f"decompress-{lane.value}"] for lane in Priority}
+    redriven = worker.world.dead_letters.redrive(lanes)
     assert redriven == 1
     world.drain(worker, world.worker("recon"))
     world.assert_done_once(archive)
@@ -249,10 +251,8 @@ def test_a_dead_letter_of_one_scan_is_redriven_alone(make_world):
         worker.step()
     assert [world.states_of(scan_of(archive)) for archive in bad] == [{"intake": "failed"}] * 2
     assert worker.world.dead_letters.reasons() == {"storage": 2}
-    count = worker.world.dead_letters.redrive(
-        lambda letter: world.send("decompress-routine", letter.body), scan_id=scan_of(bad[0])
-    )
-    assert count == 1
+    lanes = {lane: world.queues[f"decompress-{lane.value}"] for lane in Priority}
+    assert worker.world.dead_letters.redrive(lanes, scan_id=scan_of(bad[0])) == 1
     assert world.states_of(scan_of(bad[0])) == {"intake": "queued"}
     healed = world.worker("decompress", work=small_stages_healed)
     world.drain(healed, world.worker("recon"))
