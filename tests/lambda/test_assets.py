@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import LAMBDAS
+from lambda_kit import LAMBDAS
 
 ROOT = LAMBDAS.parent
 NAMES = sorted(path.parent.name for path in LAMBDAS.glob("*/handler.py"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from conftest import fail, load, session
+from lambda_kit import fail, load, session
 
 from mrirecon.contract import environment as names
 from mrirecon.contract import redrive, states

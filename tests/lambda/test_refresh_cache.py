@@ -11,9 +11,9 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from conftest import emitted, fail, load, session, values
 from hypothesis import given
 from hypothesis import strategies as st
+from lambda_kit import emitted, fail, load, session, values
 
 from mrirecon.contract import environment as names
 from mrirecon.contract import keys, metrics, publications, states

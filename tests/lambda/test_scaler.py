@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.hooks import HierarchicalEmitter
 from botocore.stub import Stubber
-from conftest import emitted, fail, load, session, values, watch
+from lambda_kit import emitted, fail, load, session, values, watch
 
 from mrirecon.contract import environment as names
 from mrirecon.contract import metrics
