@@ -30,19 +30,19 @@ def inspect(arguments: Namespace) -> int:
         print(json.dumps(facts, ensure_ascii=False))
         return 0
     for name, say in _TABLE:
-        print(f"{name:<20} {say(facts)}")
+        print(f"{name:<21} {say(facts)}")
     for number, warning in enumerate(facts["warnings"]):
-        print(f"{'contradictions' if number == 0 else '':<20} {warning}")
+        print(f"{'contradictions' if number == 0 else '':<21} {warning}")
     if not facts["warnings"]:
-        print(f"{'contradictions':<20} none found")
+        print(f"{'contradictions':<21} none found")
     return 0
 
 
-def _matrix(facts: Facts) -> str:
-    nz, ny, nx = facts["matrix"]
-    fz, fy, fx = facts["fov_mm"]
-    grid = f"{ny} × {nx}" if nz == 1 else f"{nz} × {ny} × {nx}"
-    return f"{grid}, {fy:g} × {fx:g} mm, {'slice' if nz == 1 else 'slab'} {fz:g} mm"
+def _grid(matrix: list[int], fov_mm: list[float]) -> str:
+    (nz, ny, nx), (fz, fy, fx) = matrix, fov_mm
+    if nz == 1:
+        return f"{ny} × {nx}, {fy:g} × {fx:g} mm, slice {fz:g} mm"
+    return f"{ny} × {nx} × {nz}, {fy:g} × {fx:g} × {fz:g} mm"
 
 
 def _noise(facts: Facts) -> str:
@@ -52,7 +52,7 @@ def _noise(facts: Facts) -> str:
 
 
 def _partial_fourier(facts: Facts) -> str:
-    shares = zip(("kz", "ky"), facts["partial_fourier"], strict=True)
+    shares = zip(("ky", "kz"), facts["partial_fourier"], strict=True)
     return ", ".join(f"{share:.2f} along {axis}" for axis, share in shares if share is not None) or "none"
 
 
@@ -66,7 +66,8 @@ _TABLE: tuple[tuple[str, Callable[[Facts], str]], ...] = (
     ("archive", _size),
     ("format", lambda f: str(f["format"])),
     ("acquisition", lambda f: str(f["acquisition_type"])),
-    ("matrix (z,) y, x", _matrix),
+    ("image, y × x (× z)", lambda f: _grid(f["recon_matrix"], f["recon_fov_mm"])),
+    ("k-space, y × x (× z)", lambda f: _grid(f["matrix"], f["fov_mm"])),
     ("slices, images", lambda f: f"{f['slices']}, {f['images']}"),
     ("coils", lambda f: str(f["coils"])),
     ("sampling", lambda f: str(f["sampling"])),

@@ -35,6 +35,8 @@ class Outcome:
     out: str | None
     method: str | None
     seconds: float
+    warnings: tuple[str, ...] = ()
+    """For people, and in the record; not in the JSON line."""
 
     @property
     def end(self) -> End:
@@ -43,7 +45,9 @@ class Outcome:
 
     def dumps(self) -> str:
         """Return one line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        told = asdict(self)
+        del told["warnings"]
+        return json.dumps(told, ensure_ascii=False)
 
 
 def run_archive(
@@ -90,6 +94,7 @@ def run_archive(
         out=str(place) if place else None,
         method=record["method"],
         seconds=round(time.monotonic() - begun, 3),
+        warnings=tuple(record["warnings"]),
     )
 
 
@@ -113,19 +118,16 @@ def _journey(
     chosen = _profile(profile_name or intake.profile, method)
     recon_id = ids.recon_id(intake.scan_id, chosen.settings(), RECON_VERSION)
     record["recon_id"] = recon_id
-    record["profile"] = {"name": chosen.name, "version": chosen.version, "method": chosen.method.value}
+    record["profile"] = chosen.settings()
     if (already := _published(out, intake.scan_id, recon_id)) is not None:
         return already
 
     from ..recon.stage import reconstruct
 
     made = reconstruct(
-        kspace, stage, scan_id=intake.scan_id, profile=chosen, device=device, progress=progress
-    )
-    seconds = {**intake.seconds, **made["seconds"]}
-    warnings = list(dict.fromkeys([*intake.warnings, *made["warnings"]]))
-    made.update(seconds=seconds, warnings=warnings)
-    end_record(made, None)
+        kspace, stage, scan_id=intake.scan_id, profile=chosen, device=device, progress=progress,
+        intake_seconds=intake.seconds, intake_warnings=intake.warnings,
+    )  # fmt: skip
     (stage / RECORD_FILE).write_text(dumps(made), encoding="utf-8")
     place = out / intake.scan_id
     if place.exists():

@@ -29,7 +29,10 @@ def run(arguments: Namespace) -> int:
 
 
 def tell(outcome: Outcome, *, as_json: bool) -> None:
-    """Say how an archive ended: JSON or a sentence, the images' folder on stdout."""
+    """Say how an archive ended: JSON or a sentence, the images' folder on stdout; warnings on stderr."""
+    if outcome.end is End.DONE:
+        for warning in outcome.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
     if as_json:
         print(outcome.dumps(), flush=True)
         return

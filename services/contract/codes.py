@@ -8,6 +8,7 @@ never hold anything a scanner wrote (no names, ids, dates, member names).
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 
 class End(StrEnum):
@@ -83,6 +84,8 @@ class MrireconError(Exception):
     end: End = End.FAILED
     scan_id: str | None = None
     """Set by the intake where the whole archive was read, so that a refused scan has its id too."""
+    known: dict[str, Any] | None = None
+    """Keys of the record that were found out before the scan ended so; set by the reconstruction."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(code, message)

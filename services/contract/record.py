@@ -42,11 +42,12 @@ def end_record(record: dict[str, Any], error: BaseException | None) -> dict[str,
     """Set ``status``, ``code`` and ``message`` of ``record`` from how the scan ended; return it.
 
     An error that is not one of ours becomes ``failed: internal`` with its type only: its text may hold
-    what a file said.
+    what a file said. What an error of ours carries as ``known`` enters the record too.
     """
     if error is None:
         record.update(status=End.DONE.value, code="", message="Images were made.")
     elif isinstance(error, MrireconError):
+        record.update(error.known or {})
         record.update(status=error.end.value, code=error.code.value, message=error.message)
     else:
         record.update(

@@ -106,8 +106,8 @@ def _headline(facts: Facts, record: dict[str, Any], pattern: SamplingPattern) ->
             "Calibration",
             f"{pattern.acs_lines} lines" if pattern.acs_lines and not pattern.fully_sampled else "",
         ),
-        ("Matrix", f"{nx} × {ny}, {nz} {kind}"),
-        ("Voxel", f"{number(dx)} × {number(dy)} × {number(dz)} mm"),
+        ("Matrix, y × x", f"{ny} × {nx}, {nz} {kind}"),
+        ("Voxel, y × x × z", f"{number(dy)} × {number(dx)} × {number(dz)} mm"),
         ("Images", str(len(facts.images)) if len(facts.images) > 1 else ""),
         ("Median SNR", number(quality["snr_median"]) if "snr_median" in quality else ""),
         ("Mean g-factor", number(quality["g_factor_mean"]) if "g_factor_mean" in quality else ""),
@@ -212,14 +212,14 @@ def _geometry(facts: Facts) -> list[tuple[str, str]]:
     geometry = facts.geometry
     how, image = facts.acquisition, facts.images[0]
     fz, fy, fx = geometry.recon_fov_mm
-    grid = " × ".join(str(n) for n in reversed(geometry.matrix))
+    nz, ny, nx = geometry.matrix
     told = [
         ("Orientation", plane_name(facts.geometry)),
         (
-            "Field of view",
-            f"{number(fx)} × {number(fy)}" + (f" × {number(fz)}" if geometry.is_3d else "") + " mm",
+            f"Field of view, y × x{' × z' * geometry.is_3d}",
+            f"{number(fy)} × {number(fx)}" + f" × {number(fz)}" * geometry.is_3d + " mm",
         ),
-        ("k-space grid", grid if geometry.is_3d else grid.rsplit(" × ", 1)[0]),
+        (f"k-space, ky × kx{' × kz' * geometry.is_3d}", f"{ny} × {nx}" + f" × {nz}" * geometry.is_3d),
         ("Slice thickness", f"{number(geometry.voxel_mm[0])} mm"),
     ]
     if not geometry.is_3d and geometry.n_slices > 1:
@@ -258,10 +258,35 @@ def _words(value: Any) -> str:
     return "yes" if value is True else "no" if value is False else number(value)
 
 
-def _seconds(seconds: dict[str, float]) -> list[tuple[str, str, float]]:
-    peak = max([*seconds.values(), 1e-9])
-    told = [(name.replace("_", " "), value) for name, value in seconds.items() if value >= 0.005]
-    return [(name, f"{value:.2f}", 100 * value / peak) for name, value in told]
+_INTAKE = {
+    "unpack": "walk the archive", "gate": "check its files", "read": "read the raw data",
+    "sort": "whiten and sort",
+}  # fmt: skip
+_WHOLE_INTAKE = "decompress"
+_RECONSTRUCTION = {
+    "load": "load k-space", "choose": "choose by hold-out", "interpolate": "fill k-space",
+    "noise": "map the noise", "partial fourier": "partial Fourier", "combine": "combine coils",
+    "write": "write images",
+}  # fmt: skip
+
+
+def _seconds(seconds: dict[str, float]) -> list[tuple[str, list[tuple[str, str, float]]]]:
+    """Return the two stages, each with what its steps took: words, seconds, percent of the longest."""
+    stages: dict[str, dict[str, float]] = {"Intake": {}, "Reconstruction": {}}
+    for name, value in seconds.items():
+        if name in _INTAKE:
+            stages["Intake"][_INTAKE[name]] = value
+        elif name != _WHOLE_INTAKE:
+            stages["Reconstruction"][_RECONSTRUCTION.get(name, name.replace("_", " "))] = value
+    peak = max([*(value for steps in stages.values() for value in steps.values()), 1e-9])
+    whole = {name: sum(steps.values()) for name, steps in stages.items()}
+    whole["Intake"] = seconds.get(_WHOLE_INTAKE, whole["Intake"])
+    return [
+        (f"{name}, {whole[name]:.1f} s", [
+            (step, f"{value:.2f}", 100 * value / peak) for step, value in steps.items() if value >= 0.005
+        ])
+        for name, steps in stages.items() if steps
+    ]  # fmt: skip
 
 
 def _known(errors: dict[str, float | None] | None) -> dict[str, float]:

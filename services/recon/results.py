@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from .. import __version__
 from ..contract.profiles import RECON_VERSION, Method
 from ..contract.record import end_record, new_record
+from ..kspace.file import KSpaceReader
 from ..raki.gfactor import MIN_REPLICAS
 from . import dicom, hdf5, nifti, preview, quality, report
 from .facts import Facts, acquisition
@@ -32,34 +34,54 @@ from .volume import n_planes
 _LIBRARIES = ("numpy", "scipy", "torch", "h5py", "pydicom", "nibabel", "pillow")
 
 
-def describe(run: Run, images: hdf5.ImageFile, scan_id: str, recon_id: str) -> dict[str, Any]:
+def found(scan: KSpaceReader) -> dict[str, Any]:
+    """Return what a k-space file tells the record before anything is reckoned."""
+    info = scan.info
+    return {
+        "format": info.format,
+        "geometry": geometry_of(info.geometry, scan.shape[0], scan.shape[2]),
+        "preprocessing": list(info.history),
+        "acquisitions_digest": info.acquisitions_digest or None,
+    }
+
+
+def sampled(run: Run) -> dict[str, Any]:
+    """Return what the record tells of acceleration and calibration, which a refused scan has, too."""
+    pattern = run.plan.pattern
+    return {
+        "acceleration": {"ky": pattern.r_y, "kz": pattern.r_z, "caipi_shift": pattern.caipi_shift},
+        "acs_lines": _acs_lines(run),
+        "sampling": sampling_of(pattern, run.covered, 0 if run.scan.acs_mask is None else _acs_lines(run)),
+    }
+
+
+def describe(
+    run: Run, images: hdf5.ImageFile, scan_id: str, recon_id: str, more_warnings: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the record of a finished run: everything but how long the last files took."""
     pattern, covered = run.plan.pattern, run.covered
     record = new_record(scan_id)
-    steps = [*run.info.history, *_steps(run)]
+    warnings = [
+        *folding_of(pattern, run.scan.shape[2]),
+        *futility_of(run.filler.futile),
+        *misfit_of(run.filler.misfit),
+        *warnings_of(run.info, covered, run.one_sided, run.plan.patterns),
+        *more_warnings,
+    ]
+    record.update(found(run.scan))
+    record.update(sampled(run))
     record.update(
         recon_id=recon_id,
         profile=run.profile.settings(),
-        format=run.info.format,
-        geometry=geometry_of(run.geometry, run.scan.shape[0], run.scan.shape[2]),
-        acceleration={"ky": pattern.r_y, "kz": pattern.r_z, "caipi_shift": pattern.caipi_shift},
-        acs_lines=_acs_lines(run),
-        sampling=sampling_of(pattern, covered, 0 if run.scan.acs_mask is None else _acs_lines(run)),
-        preprocessing=steps,
+        preprocessing=[*run.info.history, *_steps(run)],
         method=run.method,
         method_reason=run.choice.reason,
         holdout_errors=run.choice.holdout_errors,
         network=run.filler.network,
         quality=_quality(run, images),
-        warnings=[
-            *folding_of(pattern, run.scan.shape[2]),
-            *futility_of(run.filler.futile),
-            *misfit_of(run.filler.misfit),
-            *warnings_of(run.info, covered, run.one_sided, run.plan.patterns),
-        ],
+        warnings=list(dict.fromkeys(warnings)),
         seconds=run.watch.seconds,
         versions=_versions(run),
-        acquisitions_digest=run.info.acquisitions_digest or None,
     )  # fmt: skip
     return end_record(record, None)
 

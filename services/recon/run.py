@@ -96,7 +96,7 @@ class Run:
             with self.watch.time("choose"):
                 sample = self.plan.sample(batch.pattern)
                 self.filler.decide(batch.pattern, self._read(sample), self._read_acs(sample))
-        with self.watch.time("read"):
+        with self.watch.time("load"):
             kspace, acs = self._read(batch), self._read_acs(batch)
         with self.watch.time("interpolate"):
             done = self.filler.fill(kspace, batch.pattern, acs, batch.numbers(self.scan.shape[1]))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..contract.codes import Code, PermanentError, RetryableError
+from ..contract.codes import Code, MrireconError, PermanentError, RetryableError
 from ..contract.ids import recon_id
 from ..contract.profiles import RECON_VERSION, Profile
 from ..contract.progress import Progress, silent
@@ -24,6 +26,8 @@ def reconstruct(
     profile: Profile,
     device: str = "auto",
     progress: Progress | None = None,
+    intake_seconds: Mapping[str, float] | None = None,
+    intake_warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Reconstruct a k-space file into ``out_dir`` and return the record.
 
@@ -45,22 +49,27 @@ def reconstruct(
         ``auto`` (CUDA where there is a device), ``cpu``, ``cuda`` or ``cuda:<n>``.
     progress
         Told as it goes on.
+    intake_seconds, intake_warnings
+        Of the stage before, where they are at hand: record and page tell them with those of this stage.
 
     Raises
     ------
     PermanentError
-        Where the data cannot be reconstructed as asked (pattern, calibration, settings).
+        Where the data cannot be reconstructed as asked (pattern, calibration, settings); its ``known`` is
+        what the record may tell of the scan all the same.
     RetryableError
         ``out_of_memory``.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with open_kspace(kspace_path) as scan:
+        with open_kspace(kspace_path) as scan, _telling(results.found(scan)) as known:
             run = Run(scan, profile, choose_device(device), progress or silent)
+            run.watch.seconds.update(intake_seconds or {})
+            known.update(results.sampled(run))
             with hdf5.create(out_dir / "image.h5", run.geometry, scan.shape[0]) as images:
                 run.fill(images)
                 identity = recon_id(scan_id, profile.settings(), RECON_VERSION)
-                record = results.describe(run, images, scan_id, identity)
+                record = results.describe(run, images, scan_id, identity, intake_warnings)
                 results.write(run, out_dir, images, results.facts_of(run, record), record)
             return record
     except (MemoryError, torch.cuda.OutOfMemoryError) as error:
@@ -68,6 +77,16 @@ def reconstruct(
             Code.OUT_OF_MEMORY,
             "The memory did not suffice for this scan: give the reconstruction a larger machine.",
         ) from error
+
+
+@contextmanager
+def _telling(known: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Give what is known by then to an error of ours, for the record of a scan that makes no images."""
+    try:
+        yield known
+    except MrireconError as error:
+        error.known = known
+        raise
 
 
 def choose_device(name: str) -> torch.device:

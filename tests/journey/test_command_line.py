@@ -1,16 +1,20 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import jsonschema
 import numpy as np
 import pytest
+from wrapping import wrap
 
 from mrirecon.cli.main import main
 from mrirecon.contract.record import schema
@@ -108,6 +112,64 @@ def test_reruns_give_the_same_bytes(archive, tmp_path):
         made.append((image, files))
     np.testing.assert_array_equal(made[0][0], made[1][0])
     assert made[0][1] == made[1][1]
+
+
+def test_a_scan_refused_for_its_calibration_tells_what_was_found(tmp_path, capsys):
+    """Every second line and only four of calibration: the intake knows all but how to fill the gaps."""
+    simulate(tmp_path / "meas.h5", replace(SMALL, n_acs=4, acceleration=3))
+    pack(tmp_path / "scan.tar", [tmp_path / "meas.h5"])
+    assert main(["run", str(tmp_path / "scan.tar"), "--out", str(tmp_path / "out"), "--json"]) == 3
+    (end,) = lines(capsys.readouterr())
+    assert (end["code"], end["method"]) == ("too_few_acs", None)
+    record = json.loads((Path(end["out"]) / "scan.json").read_text())
+    jsonschema.validate(record, schema())
+    assert (record["status"], record["code"]) == ("rejected", "too_few_acs")
+    assert record["acceleration"]["ky"] == 3
+    assert 4 <= record["acs_lines"] <= 6
+    assert f"Found {record['acs_lines']} " in record["message"]
+    assert record["geometry"]["image_matrix"] == [2, *SMALL.matrix]
+    assert record["geometry"]["coils"] == SMALL.n_coils
+    assert record["sampling"]["acquired_lines"] < record["sampling"]["lines"]
+    assert record["sampling"]["description"].startswith("R=3")
+    assert record["profile"]["name"] == "routine"
+    assert record["seconds"]["decompress"] > 0
+    assert record["preprocessing"]
+    assert record["method"] is record["quality"] is None
+
+
+def test_noise_is_warned_of_on_the_terminal(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    noise = random.standard_normal((4, 64, 64)) + 1j * random.standard_normal((4, 64, 64))
+    mask = np.zeros(64, bool)
+    mask[::2] = mask[20:44] = True
+    archive = wrap(noise.astype(np.complex64), mask, tmp_path / "scan.tar", 2)
+    for form in ([], ["--json"]):
+        call = ["run", str(archive), "--out", str(tmp_path / "out"), "--method", "grappa", *form]
+        assert main(call) == 0
+        told = capsys.readouterr()
+        (said,) = [line for line in told.err.splitlines() if "interpolated lines" in line]
+        assert said.startswith("warning: Do not rely on")
+        assert "warning" not in told.out
+    record = json.loads((Path(json.loads(told.out)["out"]) / "scan.json").read_text())
+    assert said == f"warning: {record['warnings'][0]}"
+
+
+def test_times_and_warnings_of_the_intake_are_on_the_page(archive, tmp_path, capsys):
+    with tarfile.open(archive) as whole:
+        whole.extractall(tmp_path / "raw", filter="data")
+    (raw,) = (tmp_path / "raw").iterdir()
+    (tmp_path / "scan.json").write_text('{"profile": "fast", "remark": "SENTINEL"}')
+    pack(tmp_path / "scan.tar", [raw, tmp_path / "scan.json"])
+    assert main(["run", str(tmp_path / "scan.tar"), "--out", str(tmp_path / "out"), "--json"]) == 0
+    place = Path(lines(capsys.readouterr())[0]["out"])
+    record = json.loads((place / "scan.json").read_text())
+    assert {"unpack", "gate", "read", "sort", "decompress", "load", "write"} <= set(record["seconds"])
+    page = (place / "report.html").read_text()
+    assert f"Intake, {record['seconds']['decompress']:.1f} s" in page
+    assert page.index("read the raw data") < page.index("write images")
+    (unheeded,) = [warning for warning in record["warnings"] if "scan.json" in warning]
+    assert unheeded.replace("'", "&#39;") in page
+    assert "SENTINEL" not in page + json.dumps(record)
 
 
 def test_one_bad_archive_does_not_stop_the_others(archive, bad_archive, tmp_path, capsys):
@@ -224,6 +286,22 @@ def test_inspect_tells_what_is_inside_without_making_anything(archive, tmp_path,
     assert main(["inspect", str(archive)]) == 0
     assert "SENTINEL" not in capsys.readouterr().out
     assert everything_in(tmp_path) == []
+
+
+def test_inspect_and_the_page_tell_the_same_grid(tmp_path, capsys):
+    """y before x in both, and both say so; partial Fourier on its own axis."""
+    mask = np.arange(64) >= 16
+    random = np.random.default_rng(0)
+    archive = wrap(random.standard_normal((3, 64, 48)).astype(np.complex64), mask, tmp_path / "scan.tar")
+    assert main(["inspect", str(archive)]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^image, y × x .* 64 × 48, 64 × 48 mm", told, re.MULTILINE)
+    assert re.search(r"^partial Fourier .* along ky$", told, re.MULTILINE)
+    assert main(["run", str(archive), "--out", str(tmp_path / "out"), "--method", "zero-filled"]) == 0
+    page = (Path(capsys.readouterr().out.strip()) / "report.html").read_text()
+    assert re.search(r"Matrix, y × x</dt>\s*<dd>64 × 48, 1 slice", page)
+    assert re.search(r"Field of view, y × x</dt>\s*<dd>64 × 48 mm", page)
+    assert re.search(r"Voxel, y × x × z</dt>\s*<dd>1 × 1 × 5 mm", page)
 
 
 def test_inspect_of_a_bad_archive_has_a_code(bad_archive, capsys):
