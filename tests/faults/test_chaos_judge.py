@@ -22,7 +22,8 @@ def announcement(number, received=1, deleted=True):
     detail = {"bucket": {"name": "raw"}, "object": {"key": f"incoming/a/routine/{number}.tar"}}
     body = {"source": "aws.s3", "detail-type": "Object Created", "time": "2027-01-01T00:00:00Z"}
     return {"queue": "decompress-routine", "body": json.dumps({**body, "detail": detail}), "delayed": False,
-            "received": {"decompress-routine": received}, "deleted": deleted}  # fmt: skip
+            "received": {"decompress-routine": received} | ({} if deleted else {"decompress-dead": 1}),
+            "deleted": deleted}  # fmt: skip
 
 
 def attempt(scan, token, outcome=None, pid=PID, stage="decompress"):
@@ -80,7 +81,8 @@ PLANTED = {
     "done and not published": lambda it: {"records": []},
     "published and not done": lambda it: {"records": [*it.records, (VICTIM, "v1")]},
     "nobody uploaded": lambda it: {"wanted": {GOOD: "done"}},
-    "unaccounted": lambda it: {"messages": [*it.messages, announcement(0, deleted=False)]},
+    "messages unaccounted": lambda it: {"messages": [*it.messages, {**announcement(0), "deleted": False}]},
+    "dead letters unaccounted": lambda it: {"dead": {"decompress": 2, "recon": 0}},
     "wrong ends": lambda it: {"wanted": {GOOD: "rejected", VICTIM: "done"}},
     # The victim's failure is not proven to be its workers' death:
     "wrong ends: .*failed": lambda it: {"hurt": set()},
