@@ -104,7 +104,9 @@ class ImagingHandler:
                     trail.mark(TimePoint.RECON_READ)
                     record = self.supervisor.run(
                         {"kspace": str(kspace), "out": str(out), "scan_id": request.scan_id,
-                         "profile": wanted.name, "method": request.method},
+                         "profile": wanted.name, "method": request.method,
+                         "intake_seconds": request.intake_seconds,
+                         "intake_warnings": request.intake_warnings},
                         hold.check,
                     )  # fmt: skip
                 trail.mark(TimePoint.RECONSTRUCTED)

@@ -7,6 +7,7 @@ same bytes apart.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from .trail import Trail
 DISK_FACTOR = 3.0
 """Scratch space (archive, k-space file, what a reader must lay down) over the archive's size."""
 _PROFILE = "profile"
+_TOLD = "told"
+"""Attribute of the intake item: its seconds and warnings, which the record tells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,12 +157,12 @@ class IntakeHandler:
             held.append(taken)
             trail.name(scan, taken)
             trail.mark(TimePoint.READ)
-            self._convert(archive, scan, folder, hold)
+            self._convert(archive, scan, folder, taken, hold)
         trail.mark(TimePoint.DECOMPRESSED)
         self._announce(scan, delivery, place, held, hold, trail)
         self._finished(info, trail)
 
-    def _convert(self, archive: Path, scan: str, folder: Path, hold: Hold) -> None:
+    def _convert(self, archive: Path, scan: str, folder: Path, claim: Claim, hold: Hold) -> None:
         """Make the k-space object, unless an earlier attempt has made it."""
         key = keys.kspace(scan)
         if self.store.head(self.kspace_bucket, key) is not None:
@@ -169,6 +172,10 @@ class IntakeHandler:
         intake: dict[str, Any] = self.supervisor.run(job, hold.check)
         # What the archive asks for is checked before it is written anywhere.
         wanted = profile(intake.get("profile") or DEFAULT_PROFILE).name
+        # Noted before the k-space object is there: who finds that finds this, too.
+        told = {"seconds": intake.get("seconds") or {}, "warnings": list(intake.get("warnings") or [])}
+        if not self.ledger.note(claim, **{_TOLD: json.dumps(told)}):
+            raise LostClaim
         self.store.upload(made, self.kspace_bucket, key, metadata={_PROFILE: wanted}, check=hold.check)
 
     def _announce(
@@ -192,11 +199,14 @@ class IntakeHandler:
         if info is None:
             return None
         wanted: Profile = profile(info.metadata.get(_PROFILE, DEFAULT_PROFILE))
+        intake = self.ledger.get(states.scan_pk(scan), states.INTAKE_SK)
+        told = json.loads((intake.get(_TOLD) if intake else None) or "{}")
         return ReconRequest(
             scan_id=scan, recon_id=recon_id(scan, wanted.settings(), RECON_VERSION), profile=wanted.name,
             site=place.site, priority=place.priority.value, kspace_key=key,
             kspace_sha256=info.sha256 or info.metadata.get(SHA256, ""), kspace_bytes=info.size, raw=delivery,
-            announced_at=delivery.announced_at,
+            announced_at=delivery.announced_at, intake_seconds=told.get("seconds", {}),
+            intake_warnings=told.get("warnings", []),
         )  # fmt: skip
 
     def _send(self, request: ReconRequest, place: keys.Incoming) -> Row:

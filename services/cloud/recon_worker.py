@@ -24,6 +24,7 @@ def reconstruct(job: Job, progress: Progress) -> dict[str, Any]:
     return stage(
         Path(job["kspace"]), Path(job["out"]), scan_id=job["scan_id"],
         profile=profile(job["profile"], job["method"]), progress=progress,
+        intake_seconds=job["intake_seconds"], intake_warnings=job["intake_warnings"],
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Self
 from urllib.parse import unquote_plus
@@ -53,6 +53,9 @@ class ReconRequest:
     raw: Delivery | None = None
     """Where the archive lies, to be tagged when the scan has ended."""
     announced_at: str = ""
+    intake_seconds: dict[str, float] = field(default_factory=dict)
+    """Where the intake's seconds went; the record tells them with those of the reconstruction."""
+    intake_warnings: list[str] = field(default_factory=list)
 
     def dumps(self) -> str:
         """Return the message body."""
@@ -70,14 +73,16 @@ class ReconRequest:
         data = _json_object(body)
         if data.get("kind") != "reconstruct" or data.get("v") != VERSION:
             raise NotAMessageError("The message is not a reconstruction request of this version.")
-        known = {field.name for field in fields(cls)}
+        known = {each.name for each in fields(cls)}
         values = {name: value for name, value in data.items() if name in known}
         try:
             if values.get("raw") is not None:
                 values["raw"] = Delivery(**values["raw"])
+            values["intake_seconds"] = dict(values.get("intake_seconds") or {})
+            values["intake_warnings"] = list(values.get("intake_warnings") or [])
             return cls(**values)
-        except TypeError:
-            raise NotAMessageError("The reconstruction request lacks a field.") from None
+        except (TypeError, ValueError):
+            raise NotAMessageError("The reconstruction request lacks a field, or one is no such.") from None
 
 
 def deliveries(body: str) -> list[Delivery]:

@@ -131,3 +131,16 @@ def test_messages_that_announce_nothing_are_deleted(world, body):
     world.send("decompress-routine", body)
     assert world.worker("decompress").step()
     assert not world.outstanding()
+
+
+@pytest.mark.parametrize("failpoint", ["", "decompressed:error"])
+def test_the_record_tells_what_the_intake_measured_and_warned_of(world, failpoint):
+    archive = make_tar(b"warned scan")
+    world.put(archive)
+    if failpoint:  # the next attempt finds the k-space file made
+        world.worker("decompress", failpoint=failpoint).step()
+        assert world.keys_in("kspace")
+    world.drain()
+    record = json.loads(world.read("images", world.records()[0]))
+    assert record["seconds"] == {"decompress": 0.125, "train": 0.25}
+    assert record["warnings"] == ["Part of the slice is empty."]

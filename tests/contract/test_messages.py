@@ -106,6 +106,8 @@ REQUEST = ReconRequest(
     kspace_sha256="ab",
     kspace_bytes=3,
     raw=Delivery(bucket="raw", key="incoming/a/stat/x.tar"),
+    intake_seconds={"read": 0.5},
+    intake_warnings=["Few lines."],
 )
 
 
@@ -119,9 +121,20 @@ def test_a_request_of_a_later_minor_form_is_read():
     assert ReconRequest.loads(json.dumps(data)) == REQUEST
 
 
+@pytest.mark.parametrize("gone", ["intake_seconds", "intake_warnings"])
+def test_a_request_of_an_earlier_minor_form_is_read(gone):
+    data = json.loads(REQUEST.dumps())
+    del data[gone]
+    assert not getattr(ReconRequest.loads(json.dumps(data)), gone)
+
+
 @pytest.mark.parametrize(
-    "change", [{"kind": "other"}, {"v": 99}, {"scan_id": None, "site": None}, {"raw": {"nope": 1}}]
-)
+    "change",
+    [
+        {"kind": "other"}, {"v": 99}, {"scan_id": None, "site": None}, {"raw": {"nope": 1}},
+        {"intake_seconds": 3}, {"intake_seconds": "ab"}, {"intake_warnings": 3},
+    ],
+)  # fmt: skip
 def test_another_message_is_no_request(change):
     data = json.loads(REQUEST.dumps())
     data.update({k: v for k, v in change.items() if v is not None})
