@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
 
-from emulated_cloud import EmulatedCloud  # noqa: E402
+from emulated_cloud import EmulatedCloud, ends_on_sigterm  # noqa: E402
 from rich.console import Console, Group  # noqa: E402
 from rich.live import Live  # noqa: E402
 from rich.text import Text  # noqa: E402
@@ -24,7 +24,7 @@ from share import Share  # noqa: E402
 from infra.outputs import VARIABLES  # noqa: E402
 from mrirecon.cli.operate import queue_table, scan_table  # noqa: E402
 from mrirecon.cloud.operators import Operator  # noqa: E402
-from mrirecon.contract.keys import INCOMING  # noqa: E402
+from mrirecon.contract.keys import INCOMING, RECORD_FILE  # noqa: E402
 from mrirecon.phantom.scanner import Protocol, pack, simulate  # noqa: E402
 
 SCANS = {
@@ -34,6 +34,8 @@ SCANS = {
         Protocol(matrix=(112, 96), n_slices=3, n_coils=8, acceleration=4, n_acs=24, seed=3),
     ],
 }
+MINUTES = 10
+"""Of ``--once``, until it gives up."""
 ENDED = {"done", "rejected", "failed"}
 
 
@@ -60,24 +62,55 @@ def workers(cloud):
     )
 
 
-def show(cloud, operator, share, expected, once):
-    """Show the tables until all the demo's scans have ended (``once``) or Ctrl-C."""
-    told = set()
-    with Live(console=Console(), auto_refresh=False) as live:
+def records(share):
+    """Return when each record on the share was written."""
+    return {record: record.stat().st_mtime_ns for record in sorted(share.images.rglob(RECORD_FILE))}
+
+
+def show(cloud, operator, share, expected, once, before):
+    """Show the tables until all the demo's scans have ended (``once``) or Ctrl-C.
+
+    Images that an earlier demo left on the share (``before``) are not told again.
+    """
+    told, started = dict(before), time.monotonic()
+    with Live(console=Console(width=None if sys.stdout.isatty() else 120), auto_refresh=False) as live:
         while True:
             rows = operator.status(limit=20)
             live.update(Group(queue_table(operator.queues()), scan_table(rows), workers(cloud)), refresh=True)
-            for record in sorted(share.images.rglob("scan.json")):
-                if record not in told:
+            for record, written in records(share).items():
+                if told.get(record) != written:
                     live.console.print(f"images: {record.parent / 'report.html'}", soft_wrap=True)
-                    told.add(record)
+                    told[record] = written
             ended = [
                 row for row in rows if row.state in ENDED and (row.stage == "recon" or row.state != "done")
             ]
             done = sum(row.state == "done" for row in ended)
-            if once and len(ended) >= expected and len(told) == done:
+            fresh = sum(before.get(record) != written for record, written in told.items())
+            if once and len(ended) >= expected and fresh >= done:
                 return ended
+            if share.faults or cloud.runner.faults:
+                raise RuntimeError(
+                    f"the demo's share or workers failed: {[*share.faults, *cloud.runner.faults][0]}"
+                )
+            if once and time.monotonic() - started > MINUTES * 60:
+                raise RuntimeError(f"{len(ended)} of {expected} scans have ended within {MINUTES} minutes")
             time.sleep(1)
+
+
+def watch(folder, place, once):
+    """Deploy, drop the demo's archives on the share, show them pass; return whether all ended as meant."""
+    with EmulatedCloud(folder, lambda text: print(text, flush=True)) as cloud:
+        cloud.deploy()
+        cloud.work()
+        os.environ.update(cloud.environment)
+        values = {variable: cloud.outputs[out] for variable, out in VARIABLES.items() if out in cloud.outputs}
+        buckets = cloud.outputs["RawBucket"], cloud.outputs["ImagesBucket"]
+        with Share(place, cloud.client("s3"), *buckets) as share:
+            before = records(share)
+            expected = drop(place, folder)
+            print(f"Drop archives into {place / INCOMING / 'main' / 'routine'}; Ctrl-C ends.", flush=True)
+            ended = show(cloud, Operator(values), share, expected, once, before)
+    return sum(row.state == "done" for row in ended) == expected - 1
 
 
 def main(arguments=None):
@@ -86,26 +119,21 @@ def main(arguments=None):
     parser.add_argument("--once", action="store_true", help="end when the demo's scans have ended")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="mrirecon-cloud-") as name:
-        folder = Path(name)
         print("Starting the emulated cloud and deploying the stacks: a few minutes.", flush=True)
-        with EmulatedCloud(folder, lambda text: print(text, flush=True)) as cloud:
-            cloud.deploy()
-            cloud.work()
-            os.environ.update(cloud.environment)
-            values = {
-                variable: cloud.outputs[out] for variable, out in VARIABLES.items() if out in cloud.outputs
-            }
-            operator = Operator(values)
-            buckets = cloud.outputs["RawBucket"], cloud.outputs["ImagesBucket"]
-            with Share(given.share, cloud.client("s3"), *buckets) as share:
-                expected = drop(given.share, folder)
-                print(f"Drop archives into {given.share / INCOMING / 'main' / 'routine'}; Ctrl-C ends.")
-                try:
-                    ended = show(cloud, operator, share, expected, given.once)
-                except KeyboardInterrupt:
-                    return 0
-        return 0 if sum(row.state == "done" for row in ended) == expected - 1 else 1
+        try:
+            good = watch(Path(name), given.share, given.once)
+        except KeyboardInterrupt:
+            print("Stopped; the images stay on the share.")
+            return 0
+        except RuntimeError as error:
+            print(f"FAILED: {error}", file=sys.stderr)
+            return 1
+    print(
+        "\nAll scans ended as they must; everything is stopped." if good else "\nFAILED: see the table above."
+    )
+    return 0 if good else 1
 
 
 if __name__ == "__main__":
+    ends_on_sigterm()
     sys.exit(main())

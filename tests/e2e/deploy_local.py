@@ -18,7 +18,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 
 import h5py  # noqa: E402
 import truth  # noqa: E402
-from emulated_cloud import EmulatedCloud  # noqa: E402
+from emulated_cloud import EmulatedCloud, ends_on_sigterm  # noqa: E402
 
 from mrirecon.contract import keys, states  # noqa: E402
 from mrirecon.contract.keys import Priority  # noqa: E402
@@ -170,4 +170,5 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    ends_on_sigterm()
     sys.exit(main())

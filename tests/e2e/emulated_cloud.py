@@ -45,6 +45,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def ends_on_sigterm():
+    """Let SIGTERM end this process as Ctrl-C does: whatever was started is stopped."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 class DeployError(RuntimeError):
     """The command line failed: its reason, and the last lines it printed."""
 
