@@ -1,8 +1,10 @@
 """Does the hold-out rank GRAPPA and RAKI as the fully sampled truth does?
 
     python bench/raki_holdout.py SCANS [--out bench/results/raki_holdout.md]
+    python bench/raki_holdout.py --heads [--out bench/results/raki_heads.md]
 
-SCANS is a folder of ``.npz`` files with ``kspace`` complex64 ``(coil, ky, kx)``, fully sampled. Each is
+SCANS is a folder of ``.npz`` files with ``kspace`` complex64 ``(coil, ky, kx)``, fully sampled; ``--heads``
+takes generated heads of other coils, matrices and noise, on which no rule was set. Each is
 undersampled (lines 0, R, 2R ... and 24 or 40 centre lines), interpolated by zero filling, GRAPPA and RAKI,
 and scored as root-sum-of-squares magnitude inside the object: PSNR in dB after one least-squares scalar.
 Beside that stand the hold-out errors that ``auto`` would have decided by.
@@ -19,9 +21,14 @@ import torch
 from scipy.ndimage import binary_fill_holes, gaussian_filter
 
 from mrirecon.contract.profiles import Method
+from mrirecon.decompress.oversampling import crop
 from mrirecon.kspace.detection import detect
+from mrirecon.phantom.scanner import Protocol, full_kspace
 from mrirecon.raki.combine import kspace_to_image, rss
 from mrirecon.raki.interpolate import interpolate
+
+BRAIN = 0.6
+"""Signal of the generated brain."""
 
 
 def undersample(n_line, r, acs):
@@ -46,52 +53,77 @@ def psnr(found, reference):
     return 10 * np.log10(reference.max() ** 2 / ((a - b) ** 2).mean())
 
 
+def heads():
+    """Yield name and k-space of generated heads, whitened as intake leaves them."""
+    for n_coils, ny, nx, snr in (
+        (6, 176, 176, 80),
+        (16, 200, 176, 40),
+        (20, 224, 180, 15),
+        (12, 192, 160, 400),
+    ):
+        protocol = Protocol(matrix=(ny, nx), fov_mm=(1.1 * ny, 1.1 * nx), n_slices=3, n_coils=n_coils)
+        rng = np.random.default_rng(n_coils)
+        clean = crop(np.fft.ifftshift(full_kspace(protocol, 1), axes=-1), nx)
+        noise = rng.standard_normal((2, *clean.shape)) * BRAIN / snr / np.sqrt(2)
+        yield f"head, {n_coils} coils, SNR {snr}", (clean + noise[0] + 1j * noise[1]).astype(np.complex64)
+
+
+def files(folder):
+    """Yield name and k-space of the scans in a folder."""
+    for path in sorted(folder.glob("*.npz")):
+        yield path.stem, np.load(path)["kspace"].astype(np.complex64)
+
+
+def compare(name, full, r, acs):
+    """Return the table's row for one case, whether the ranking is true, and dB of auto over GRAPPA."""
+    reference, mask = image(full), undersample(full.shape[1], r, acs)
+    data, pattern = (full * mask[:, None])[None, :, None], detect(mask)
+    score, seconds, done = {}, {}, {}
+    for method in (Method.ZERO_FILLED, Method.GRAPPA, Method.RAKI, Method.AUTO):
+        begun = time.process_time()
+        done[method] = interpolate(data, pattern, method=method, noise_variance=None)
+        seconds[method] = time.process_time() - begun
+        score[method] = psnr(image(done[method].kspace[0, :, 0]), reference)
+    chosen = done[Method.AUTO].choice
+    errors, parts = chosen.holdout_errors, chosen.holdout_parts
+    true = (errors["raki"] < errors["grappa"]) == (score[Method.RAKI] > score[Method.GRAPPA])
+    told = [f"{parts[one][part]:.3f}" for part in ("calibration", "outside") for one in ("grappa", "raki")]
+    raki = done[Method.RAKI]
+    cells = [
+        name, r, acs, *(f"{score[method]:.2f}" for method in score), chosen.method.value, *told,
+        "yes" if true else "no", raki.choice.kernel, f"{raki.choice.grown_ridge:g}",
+        f"{np.mean(raki.network['nonlinear_share']):.2f}",
+        *(f"{seconds[method]:.1f}" for method in (Method.GRAPPA, Method.RAKI, Method.AUTO)),
+    ]  # fmt: skip
+    row = "| " + " | ".join(str(cell) for cell in cells) + " |"
+    return row, true, score[Method.AUTO] - score[Method.GRAPPA]
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("scans", type=Path)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "raki_holdout.md")
+    parser.add_argument("scans", type=Path, nargs="?")
+    parser.add_argument("--heads", action="store_true")
+    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if args.heads == (args.scans is not None):
+        parser.error("expected a folder of scans or --heads")
+    out = args.out or Path(__file__).parent / "results" / (
+        "raki_heads.md" if args.heads else "raki_holdout.md"
+    )
     rows, worst, agree = [], 0.0, 0
-    for path in sorted(args.scans.glob("*.npz")):
-        full = np.load(path)["kspace"].astype(np.complex64)
-        reference = image(full)
+    for name, full in heads() if args.heads else files(args.scans):
         for acs in (24, 40):
             for r in (2, 3, 4, 5, 6):
-                mask = undersample(full.shape[1], r, acs)
-                data = (full * mask[:, None])[None, :, None]
-                pattern = detect(mask)
-                score, seconds, done = {}, {}, {}
-                for method in (Method.ZERO_FILLED, Method.GRAPPA, Method.RAKI, Method.AUTO):
-                    begun = time.process_time()
-                    done[method] = interpolate(data, pattern, method=method, noise_variance=None)
-                    seconds[method] = time.process_time() - begun
-                    score[method] = psnr(image(done[method].kspace[0, :, 0]), reference)
-                errors = done[Method.AUTO].choice.holdout_errors
-                parts = done[Method.AUTO].choice.holdout_parts
-                by_holdout = errors["raki"] < errors["grappa"]
-                in_truth = score[Method.RAKI] > score[Method.GRAPPA]
-                agree += by_holdout == in_truth
-                worst = min(worst, score[Method.AUTO] - score[Method.GRAPPA])
-                cells = [path.stem, r, acs, *(f"{score[method]:.2f}" for method in score)]
-                cells += [
-                    done[Method.AUTO].method.value,
-                    *(
-                        f"{parts[name][part]:.3f}"
-                        for part in ("calibration", "outside")
-                        for name in ("grappa", "raki")
-                    ),
-                ]
-                cells += ["yes" if by_holdout == in_truth else "no", str(done[Method.GRAPPA].choice.kernel)]
-                cells += [f"{np.mean(done[Method.RAKI].network['nonlinear_share']):.2f}"]
-                cells += [f"{seconds[method]:.1f}" for method in (Method.GRAPPA, Method.RAKI, Method.AUTO)]
-                rows.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-                print(rows[-1], flush=True)
+                row, true, gain = compare(name, full, r, acs)
+                rows.append(row)
+                agree, worst = agree + true, min(worst, gain)
+                print(row, flush=True)
     head = (
         "| scan | R | ACS | zero-filled dB | GRAPPA dB | RAKI dB | auto dB | auto took "
-        "| held-back ACS GRAPPA | RAKI | outside GRAPPA | RAKI | ranking true | kernel | nonlinear share "
-        "| CPU s GRAPPA | RAKI | auto |"
+        "| held-back ACS GRAPPA | RAKI | outside GRAPPA | RAKI | ranking true | kernel | grown ridge "
+        "| nonlinear share | CPU s GRAPPA | RAKI | auto |"
     )
     text = [
         "# Hold-out ranking against the truth", "",
@@ -103,8 +135,8 @@ def main():
         f"The hold-out ranks RAKI and GRAPPA as the truth does in {agree} of {len(rows)} cases; `auto` is at "
         f"worst {abs(worst):.2f} dB under `grappa`.", "",
     ]  # fmt: skip
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text("\n".join(text), encoding="utf-8")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("\n".join(text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ class Choice:
         Why, in one sentence.
     kernel
         GRAPPA's, which is also that of the network's linear path; ``None`` where nothing is interpolated.
+    grown_ridge
+        Of the network's linear path on its grown calibration region; ``None`` where no network is trained.
     holdout_errors
         Error energy over signal energy on held-back data, by candidate method.
     kernel_errors
@@ -43,6 +45,7 @@ class Choice:
     method: Method
     reason: str
     kernel: Kernel | PlaneKernel | None = None
+    grown_ridge: float | None = None
     holdout_errors: dict[str, float] = field(default_factory=dict)
     kernel_errors: dict[str, float] = field(default_factory=dict)
     holdout_parts: dict[str, dict[str, float | None]] = field(default_factory=dict)
@@ -60,11 +63,13 @@ def choose_along_one_axis(
     auto = method is Method.AUTO
     if auto:
         progress("choose", 0.5, "network against GRAPPA by hold-out")
-    compared = holdout.compare(sample, kernel, seed, variance, network=auto)
+    ridge = None if method is Method.GRAPPA else holdout.choose_grown_ridge(sample, kernel, variance)
+    compared = holdout.compare(sample, kernel, seed, variance, grown_ridge=ridge if auto else None)
     method, reason = _decide(compared) if auto else (method, f"{_NAMES[method]} was asked for.")
     progress("choose", 1.0, method.value)
     return Choice(
-        method, reason, kernel, {name: one.error for name, one in compared.items()}, kernel_errors,
+        method, reason, kernel, ridge if method is Method.RAKI else None,
+        {name: one.error for name, one in compared.items()}, kernel_errors,
         {name: asdict(one) for name, one in compared.items()}, holdout.futile(compared),
     )  # fmt: skip
 
@@ -83,7 +88,7 @@ def choose_in_the_plane(given: Given, method: Method, progress: Progress = silen
     progress("choose", 1.0, Method.GRAPPA.value)
     best = min(errors.values())
     return Choice(
-        Method.GRAPPA, reason, kernel, {Method.GRAPPA.value: best}, errors,
+        Method.GRAPPA, reason, kernel, None, {Method.GRAPPA.value: best}, errors,
         futile=best if best >= holdout.FUTILE else None,
     )  # fmt: skip
 

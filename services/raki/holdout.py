@@ -9,17 +9,19 @@ Between GRAPPA and the network the acquired lines outside the calibration are he
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from . import growth
 from .equations import held_back, local_power, normal_equations, solve, weigh
 from .grappa import RIDGES, SHAPES, GrappaWeights, Kernel, Predictor, fill
 from .importance import importance
 from .lines import Lines, calibration, pad_readout, positions
 from .network import middle_lines
-from .train import Problem, train
+from .problem import Problem
+from .train import train
 
 KERNEL_FOLDS = (0, 2)
 NETWORK_FOLD = 0
@@ -30,6 +32,9 @@ MARGIN = 0.03
 """``auto`` takes the network only where its predicted error energy is lower by this share: 0.13 dB."""
 VETO = 0.25
 """... and on the calibration equations, which are the independent test, is not higher by this share."""
+
+WEAKER = 0.2
+"""A weaker ridge on the grown region is taken only where its error is lower by this share (docs)."""
 
 FUTILE = 0.9
 """Error energy over signal energy from which a prediction is hardly better than zeros (docs: measured)."""
@@ -152,6 +157,27 @@ def choose_kernel(problem: Problem, noise_variance: float) -> tuple[Kernel, dict
     return best, {str(kernel): error for kernel, error in errors.items()}
 
 
+def choose_grown_ridge(problem: Problem, kernel: Kernel, noise_variance: float) -> float:
+    """Return the ridge of RAKI's linear path on its grown region: the strongest that is hardly worse.
+
+    The error on the calibration lines understates what a weak ridge does to the noise of weaker ones, so the
+    least error alone would choose too weak a ridge. One pass of growth tells; all ridges share its equations.
+    """
+    some = problem.slices(spread(problem.kspace.shape[0], MAX_SLICES))
+    candidates = growth.ridges(kernel, some.lines.r)
+    region = growth.first_pass(some, kernel, fold=NETWORK_FOLD) if len(candidates) > 1 else None
+    if region is None:
+        return candidates[0]
+    judge = Judge(some, NETWORK_FOLD, noise_variance)
+    gram, cross = normal_equations(region, kernel.by, kernel.bx)
+    errors = [
+        judge.error(GrappaWeights(replace(kernel, ridge=ridge), solve(gram, cross, ridge)))
+        for ridge in candidates
+    ]
+    bearable = (1 + WEAKER) * min(errors)
+    return next(ridge for ridge, error in zip(candidates, errors, strict=True) if error <= bearable)
+
+
 def _fits(problem: Problem, by: int, bx: int) -> bool:
     _, n_coil, n_line, n_kx = problem.acs.shape
     count = positions(n_line, problem.lines.r, by)
@@ -174,18 +200,18 @@ class Comparison:
 
 
 def compare(
-    problem: Problem, kernel: Kernel, seed: int, noise_variance: float, *, network: bool = True
+    problem: Problem, kernel: Kernel, seed: int, noise_variance: float, *, grown_ridge: float | None
 ) -> dict[str, Comparison]:
-    """Return the hold-out errors of GRAPPA with ``kernel`` and of the ``network``, on the same samples."""
+    """Return the hold-out errors of GRAPPA with ``kernel`` and, where it has a ridge, of the network."""
     some = problem.slices(spread(problem.kspace.shape[0], MAX_SLICES))
     judge = Judge(some, NETWORK_FOLD, noise_variance)
     keep = ~held_back(some.acs.shape[3], NETWORK_FOLD, some.acs.device)[None, None]
     region = weigh(some.acs, some.lines.r, keep)
     grappa = GrappaWeights(kernel, solve(*normal_equations(region, kernel.by, kernel.bx), kernel.ridge))
     candidates: dict[str, Predictor] = {"grappa": grappa}
-    if network:
+    if grown_ridge is not None:
         seeds = [seed + index for index in range(some.kspace.shape[0])]
-        candidates["raki"], _ = train(some, kernel, seeds, fold=NETWORK_FOLD)
+        candidates["raki"], _ = train(some, kernel, seeds, grown_ridge=grown_ridge, fold=NETWORK_FOLD)
     return {
         name: Comparison(judge.error(candidate), judge.inconsistency(candidate))
         for name, candidate in candidates.items()

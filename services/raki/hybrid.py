@@ -18,7 +18,7 @@ from . import grappa, holdout
 from .combine import image_to_kspace, kspace_to_image
 from .lines import Lines
 from .network import FEATURES
-from .train import Problem
+from .problem import Problem
 
 Block = tuple[tuple[int, int], tuple[int, int]]
 

@@ -246,7 +246,9 @@ def _along_one_axis(given: Given, choice: Choice, seed: int, progress: Progress)
         problem = slices.problem(batch)
         weights: grappa.Predictor
         if choice.method is Method.RAKI:
-            network, training = train(problem, kernel, [seed + number for number in batch.numbers])
+            assert choice.grown_ridge is not None
+            seeds = [seed + number for number in batch.numbers]
+            network, training = train(problem, kernel, seeds, grown_ridge=choice.grown_ridge)
             trainings.append(training)
             digest.update(network.digest().encode())
             weights = network
@@ -264,7 +266,12 @@ def _along_one_axis(given: Given, choice: Choice, seed: int, progress: Progress)
         slices.finish(filled, kspace)
         return filled
 
-    record = _network_record(trainings, digest.hexdigest(), slices.total) if trainings else None
+    record = None
+    if trainings:
+        record = {
+            **_network_record(trainings, digest.hexdigest(), slices.total),
+            "grown_ridge": choice.grown_ridge,
+        }
     return Interpolation(out, choice, record, refill)
 
 

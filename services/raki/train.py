@@ -8,67 +8,23 @@ Zhang et al., NeuroImage 2022;256:119248. What is ours, and why, is in ``docs/me
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import lbfgs
-from .equations import FOLDS, Region, held_back, local_power, weigh
-from .grappa import Kernel, fill, fit
+from . import growth, lbfgs
+from .equations import FOLDS, Region, held_back, local_power
+from .grappa import Kernel
 from .importance import importance
-from .lines import Lines, calibration, patches
+from .lines import calibration, patches
 from .network import NONLINEAR_HALF, WIDTHS, NetworkWeights, initial, middle_lines, nonlinear
+from .problem import Problem
 
 STEPS = 20
-GROWN_LINES = 64
-GROWN_MARGIN = 24
-PASSES = 2
 DECAY = 1e-3
 CHECK_EVERY = 5
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is to be interpolated.
-
-    Attributes
-    ----------
-    kspace
-        complex64 ``(slice, coil, line, kx)``, zero where not acquired.
-    lines
-        The lattice.
-    acquired, wanted
-        bool ``(line,)``: what was acquired, what is to be predicted.
-    acs
-        complex64 ``(slice, coil, acs line, acs kx)``: filled calibration lines.
-    acs_range
-        Where they lie in ``kspace``; ``None`` for a calibration acquired apart.
-    """
-
-    kspace: Tensor
-    lines: Lines
-    acquired: Tensor
-    wanted: Tensor
-    acs: Tensor
-    acs_range: tuple[int, int] | None
-
-    def slices(self, which: Sequence[int]) -> Problem:
-        """Return the problem of some slices."""
-        index = torch.as_tensor(list(which), device=self.kspace.device)
-        acs = self.acs[index]
-        return Problem(self.kspace[index], self.lines, self.acquired, self.wanted, acs, self.acs_range)
-
-    def missing_power(self) -> Tensor:
-        """Return the local power at every gap that is to be filled: ``(slice, gap, kx)``."""
-        power = local_power(self.lines.sources(self.kspace, 2))
-        first = torch.arange(self.lines.gaps) * self.lines.r + self.lines.offset - self.lines.r
-        gap_lines = first[:, None] + torch.arange(1, self.lines.r)
-        inside = (gap_lines >= 0) & (gap_lines < self.lines.n)
-        wanted = (self.wanted.cpu()[gap_lines.clamp(0, self.lines.n - 1)] & inside).any(dim=1)
-        return power[:, wanted.to(power.device)]
 
 
 @dataclass
@@ -95,15 +51,19 @@ class Training:
 
 
 def train(
-    problem: Problem, kernel: Kernel, seeds: list[int], *, fold: int | None = None, steps: int = STEPS
+    problem: Problem,
+    kernel: Kernel,
+    seeds: list[int],
+    *,
+    grown_ridge: float,
+    fold: int | None = None,
+    steps: int = STEPS,
 ) -> tuple[NetworkWeights, Training]:
     """Train one network a slice.
 
-    1. GRAPPA from the calibration lines fills the gaps.
-    2. The calibration region grows to the centre ``GROWN_LINES`` lines of that reconstruction (the acquired
-       lines as they are), and GRAPPA is solved anew on it, twice: this is the linear path.
-    3. The nonlinear path learns, by L-BFGS, what the linear one leaves. Part of the equations validates:
-       the best step is kept, and the share of the nonlinear path that serves them best.
+    The linear path is GRAPPA on a calibration region grown out of the reconstruction (:mod:`.growth`). The
+    nonlinear path learns, by L-BFGS, what the linear one leaves. Part of the equations validates: the best
+    step is kept, and the share of the nonlinear path that serves them best.
 
     Parameters
     ----------
@@ -113,53 +73,18 @@ def train(
         Of the linear path.
     seeds
         One number a slice.
+    grown_ridge
+        Of the linear path on the grown region: from :func:`.holdout.choose_grown_ridge`.
     fold
         Hold-out fold whose readout blocks are not to be learned from, in any line, ``None`` for none.
     steps
         L-BFGS iterations.
     """
     begun = time.perf_counter()
-    n_kx = problem.acs.shape[3]
-    keep = None if fold is None else ~held_back(n_kx, fold, problem.acs.device)[None, None]
-    linear = fit(weigh(problem.acs, problem.lines.r, keep), kernel)
-    region = weigh(problem.acs, problem.lines.r, keep)
-    window = _window(problem)
-    if window is not None:
-        keep = (
-            None
-            if fold is None
-            else ~held_back(problem.kspace.shape[3], fold, problem.acs.device)[None, None]
-        )
-        grown = grown_kernel(kernel, problem.lines.r)
-        for _ in range(PASSES):
-            filled = fill(problem.kspace, problem.lines, problem.wanted, linear)
-            region = weigh(filled[:, :, slice(*window)], problem.lines.r, keep)
-            linear = fit(region, grown)
+    region, linear = growth.grow(problem, kernel, grown_ridge, fold=fold)
     weights, training = _train_nonlinear(problem, region, linear, seeds, steps)
     training.seconds = time.perf_counter() - begun
     return weights, training
-
-
-def grown_kernel(kernel: Kernel, r: int) -> Kernel:
-    """Return the kernel for the grown region: its lines carry the first pass's errors, the more the higher R.
-
-    The floor on the ridge, 0.01 at R=2, 0.04 at R=3, 0.1 from R=4, is what real scans asked for.
-    """
-    return Kernel(kernel.by, kernel.bx, max(kernel.ridge, min(0.1, 0.01 * 4.0 ** (r - 2))))
-
-
-def _window(problem: Problem) -> tuple[int, int] | None:
-    """Return the centre lines the calibration grows to, ``None`` where it is as large already."""
-    known = problem.acquired | problem.wanted
-    inside = torch.nonzero(known.cpu()).flatten()
-    first, stop = int(inside[0]), int(inside[-1]) + 1
-    own = 0 if problem.acs_range is None else problem.acs_range[1] - problem.acs_range[0]
-    size = max(GROWN_LINES, own + GROWN_MARGIN)
-    centre = problem.lines.n // 2
-    low, high = max(first, centre - size // 2), min(stop, centre + size // 2)
-    if problem.acs_range is not None and (low >= problem.acs_range[0] and high <= problem.acs_range[1]):
-        return None
-    return low, high
 
 
 def _train_nonlinear(

@@ -60,6 +60,21 @@ def test_methods_in_order_of_quality(scan, tools, r, acs):
     assert score[Method.AUTO] > score[Method.GRAPPA] - 0.1
 
 
+@pytest.mark.parametrize(("noise", "strong"), [(0.003, False), (0.03, True)])
+def test_the_ridge_of_the_grown_calibration_follows_the_noise(tools, noise, strong):
+    """With the ridge that noisy scans need, RAKI is under GRAPPA where there is little noise."""
+    scan = tools.make_scan(n_y=96, n_x=96, noise=noise, seed=3)
+    mask = tools.lines(96, 4, 24)
+    reference = tools.magnitude(scan.kspace)
+    score = {}
+    for method in (Method.GRAPPA, Method.RAKI):
+        done = interpolate(scan.kspace * mask[..., None], detect(mask), method=method)
+        score[method] = tools.psnr(tools.magnitude(done.kspace), reference)
+    assert (done.choice.grown_ridge >= 0.1) is strong
+    assert done.network["grown_ridge"] == done.choice.grown_ridge
+    assert score[Method.RAKI] > score[Method.GRAPPA]
+
+
 def test_weighted_equations_beat_plain_ones(scan, tools):
     """The variance weighting is what carries high accelerations; plain least squares is far behind."""
     from mrirecon.raki.equations import Region, weigh
