@@ -135,10 +135,11 @@ class Worker:
                 return lane, message
         if self._times.poll < 1:
             return None
-        # Nothing to do: wait, which asks all servers, at each lane in turn.
+        # Nothing to do: wait, which asks all servers, at each lane in turn. What comes meanwhile on the other
+        # waits no longer than that.
         self._turn = (self._turn + 1) % len(self._lanes)
         lane = self._lanes[self._turn]
-        message = lane.receive(self._times.poll)
+        message = lane.receive(max(1.0, self._times.poll / len(self._lanes)))
         return (lane, message) if message else None
 
     def _work(self, lane: Queue, message: Message) -> None:

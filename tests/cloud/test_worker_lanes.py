@@ -76,7 +76,7 @@ def test_an_idle_worker_waits_at_both_lanes_in_turn(lanes):
     for _ in range(4):
         assert not worker.step()
     waits = [(name, wait) for name, wait in lanes[2] if wait]
-    assert sorted(waits[:2]) == sorted(waits[2:]) == [("routine", 10.0), ("stat", 10.0)]
+    assert sorted(waits[:2]) == sorted(waits[2:]) == [("routine", 5.0), ("stat", 5.0)]
     lanes[0].bodies, lanes[1].bodies = ["stat"], ["routine"]
     assert worker.step()
     assert handler.done == ["stat"]
