@@ -12,6 +12,7 @@ from ..contract.codes import MrireconError
 from .exits import gravest
 
 Facts = Mapping[str, Any]
+_NOTES = "contradictions, gaps"
 
 
 def inspect(arguments: Namespace) -> int:
@@ -32,9 +33,9 @@ def inspect(arguments: Namespace) -> int:
     for name, say in _TABLE:
         print(f"{name:<21} {say(facts)}")
     for number, warning in enumerate(facts["warnings"]):
-        print(f"{'contradictions' if number == 0 else '':<21} {warning}")
+        print(f"{_NOTES if number == 0 else '':<21} {warning}")
     if not facts["warnings"]:
-        print(f"{'contradictions':<21} none found")
+        print(f"{_NOTES:<21} none found")
     return 0
 
 
@@ -43,6 +44,12 @@ def _grid(matrix: list[int], fov_mm: list[float]) -> str:
     if nz == 1:
         return f"{ny} × {nx}, {fy:g} × {fx:g} mm, slice {fz:g} mm"
     return f"{ny} × {nx} × {nz}, {fy:g} × {fx:g} × {fz:g} mm"
+
+
+def _calibration(facts: Facts) -> str:
+    if facts["acceleration"] == [1, 1]:
+        return "not needed"
+    return f"{facts['acs_lines']}{', acquired apart' if facts['acs_apart'] else ''}"
 
 
 def _noise(facts: Facts) -> str:
@@ -71,7 +78,7 @@ _TABLE: tuple[tuple[str, Callable[[Facts], str]], ...] = (
     ("slices, images", lambda f: f"{f['slices']}, {f['images']}"),
     ("coils", lambda f: str(f["coils"])),
     ("sampling", lambda f: str(f["sampling"])),
-    ("calibration lines", lambda f: f"{f['acs_lines']}{', acquired apart' if f['acs_apart'] else ''}"),
+    ("calibration lines", _calibration),
     ("partial Fourier", _partial_fourier),
     ("noise scan", _noise),
     ("position", lambda f: "known" if f["geometry_known"] else "not in the file"),

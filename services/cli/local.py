@@ -36,7 +36,8 @@ class Outcome:
     method: str | None
     seconds: float
     warnings: tuple[str, ...] = ()
-    """For people, and in the record; not in the JSON line."""
+    reason: str = ""
+    """Why that method. Warnings and reason are for people, and in the record; not in the JSON line."""
 
     @property
     def end(self) -> End:
@@ -46,7 +47,7 @@ class Outcome:
     def dumps(self) -> str:
         """Return one line of JSON."""
         told = asdict(self)
-        del told["warnings"]
+        del told["warnings"], told["reason"]
         return json.dumps(told, ensure_ascii=False)
 
 
@@ -95,6 +96,7 @@ def run_archive(
         method=record["method"],
         seconds=round(time.monotonic() - begun, 3),
         warnings=tuple(record["warnings"]),
+        reason=record["method_reason"] or "",
     )
 
 

@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from ..contract.codes import End
+from ..contract.profiles import Method
 from . import screen
 from .exits import Exit, gravest
 from .local import Outcome, run_archive
@@ -38,7 +39,8 @@ def tell(outcome: Outcome, *, as_json: bool) -> None:
         return
     name = Path(outcome.archive).name
     if outcome.end is End.DONE:
-        print(f"done ({outcome.method}, {outcome.seconds:.1f} s)", file=sys.stderr)
+        method = "" if outcome.method == Method.ZERO_FILLED else f", method {outcome.method}"
+        print(f"done in {outcome.seconds:.1f} s{method}. {outcome.reason}", file=sys.stderr)
         print(outcome.out, flush=True)
     else:
         printable = name.encode("ascii", "backslashreplace").decode()

@@ -26,15 +26,16 @@ STAGES = {
 
 
 class _Lines:
-    """A line when a stage begins; nothing moves, so logs stay readable."""
+    """A line when a stage first begins; nothing moves, so logs stay readable."""
 
     def __init__(self, title: str) -> None:
-        self._title, self._stage = title, ""
+        self._title = title
+        self._begun: set[str] = set()
 
     def __call__(self, stage: str, fraction: float, message: str = "", /) -> None:
         words = STAGES.get(stage, stage)
-        if words != self._stage:
-            self._stage = words
+        if words not in self._begun:
+            self._begun.add(words)
             print(f"{self._title}: {words}", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Self:

@@ -137,15 +137,22 @@ class SamplingPattern:
         if self.fully_sampled:
             text = "fully sampled"
         else:
-            text = f"R={self.r_y}" if self.r_z == 1 else f"R={self.r_y}x{self.r_z}"
-            text += f" (CAIPI shift {self.caipi_shift})" if self.caipi_shift else ""
-            if separate_acs:
-                text += f", {separate_acs} calibration lines acquired apart"
-            else:
-                text += f", {self.acs_lines or 'no'} calibration lines"
+            text = f"R={self.r_y}" if self.r_z == 1 else f"R={self.r_y}x{self.r_z} (ky x kz"
+            text += f", CAIPI shift {self.caipi_shift}" if self.caipi_shift else ""
+            text += ")" if self.r_z > 1 else ""
+            text += f", {self.describe_acs(separate_acs)}"
         for axis, share in (("ky", self.partial_fourier_y), ("kz", self.partial_fourier_z)):
             text += f", partial Fourier {share:.2f} along {axis}" if share is not None else ""
         return text
+
+    def describe_acs(self, separate: int = 0) -> str:
+        """Return the calibration in a few words; ``separate`` as in :meth:`describe`."""
+        if separate:
+            return f"{separate} calibration lines acquired apart"
+        if self.two_dimensional and self.acs_y is not None and self.acs_z is not None:
+            (y0, y1), (z0, z1) = self.acs_y, self.acs_z
+            return f"{y1 - y0} x {z1 - z0} calibration lines (ky x kz)"
+        return f"{self.acs_lines or 'no'} calibration lines"
 
 
 def along(mask: Mask, axis: int) -> Mask:

@@ -220,7 +220,7 @@ def _in_the_plane(given: Given, choice: Choice, _seed: int, progress: Progress) 
     for volume in range(n_volume):
         acs = given.acs(slice(volume, volume + 1)).to(given.device)
         weights.append([grappa2d.fit(acs, coset, (kernel.ridge,))[0] for coset in cosets])
-        progress("train", (volume + 1) / n_volume, f"volume {volume + 1} of {n_volume}")
+        progress("interpolate", (volume + 1) / n_volume, f"volume {volume + 1} of {n_volume}")
 
     def refill(kspace: Tensor) -> Tensor:
         out = torch.empty_like(kspace)
@@ -238,6 +238,7 @@ def _along_one_axis(given: Given, choice: Choice, seed: int, progress: Progress)
     assert isinstance(kernel, grappa.Kernel)
     slices = Slices(given)
     batches = list(slices.batches())
+    stage = "train" if choice.method is Method.RAKI else "interpolate"
     fits: list[tuple[Batch, grappa.Predictor]] = []
     trainings: list[Training] = []
     digest = hashlib.sha256()
@@ -256,7 +257,7 @@ def _along_one_axis(given: Given, choice: Choice, seed: int, progress: Progress)
             weights = grappa.fit(weigh(problem.acs, problem.lines.r), kernel)
         fits.append((batch, weights))
         slices.store(out, batch, problem.kspace, weights)
-        progress("train", (done + 1) / len(batches), f"{batch.last} of {slices.total} slices")
+        progress(stage, (done + 1) / len(batches), f"{batch.last} of {slices.total} slices")
     slices.finish(out, given.kspace)
 
     def refill(kspace: Tensor) -> Tensor:

@@ -143,6 +143,17 @@ def map_montage(
     return montage(tiles, size, columns_for(len(planes), size))
 
 
+_LEVELS = np.array([[0, 0, 0, 0], [185, 198, 204, 255], [15, 102, 116, 255], [5, 52, 60, 255]], np.uint8)
+
+
+def levels(plane: NDArray[np.uint8]) -> Image.Image:
+    """Return what was sampled of the ``(kz, ky)`` plane, a pixel a line, in the page's colours.
+
+    0 never sampled, 1 interpolated, 2 acquired, 3 calibration.
+    """
+    return Image.fromarray(_LEVELS[plane], "RGBA")
+
+
 def write(path: Path, volume: NDArray[np.float32], geometry: Geometry) -> None:
     """Write ``preview.png``: the planes of the first image."""
     planes = min(volume.shape[0], 24)

@@ -46,6 +46,9 @@ class Pictures:
     g_factor: NDArray[np.float32] | None
 
 
+_NAMES = {"zero-filled": "zero-filled", "grappa": "GRAPPA", "raki": "RAKI", "espirit": "ESPIRiT"}
+
+
 def write(
     path: Path, facts: Facts, record: dict[str, Any], pattern: SamplingPattern, pictures: Pictures
 ) -> None:
@@ -65,10 +68,10 @@ def write(
         others=_others(facts, pictures),
         gmap=_g_map(facts, pictures, record["quality"] or {}),
         quality=_quality(record["quality"] or {}),
-        bars=_safe(charts.bars(_known(record["holdout_errors"]), record["method"])),
+        bars=_safe(charts.bars(_known(record["holdout_errors"]), _NAMES[record["method"]])),
         curve=_safe(charts.curve(losses, "step")),
         network={k: v for k, v in network.items() if isinstance(v, str | int | float)},
-        sampling=_safe(charts.sampling(pattern.acquired, pattern.extent, pattern.acs_y)),
+        sampling=_sampling(pattern),
         sampling_words=record["sampling"]["description"],
         geometry=_geometry(facts),
         steps=[_step(step) for step in record["preprocessing"]],
@@ -97,22 +100,28 @@ def _headline(facts: Facts, record: dict[str, Any], pattern: SamplingPattern) ->
     dz, dy, dx = facts.geometry.voxel_mm
     nz, ny, nx = n_planes(facts.geometry), *facts.geometry.recon_matrix[1:]
     quality = record["quality"] or {}
-    kind = "partitions" if facts.geometry.is_3d else "slices" if nz > 1 else "slice"
     speed = "fully sampled" if pattern.fully_sampled else f"R = {number(float(pattern.acceleration))}"
     told = [
-        ("Method", "Fourier transform" if pattern.fully_sampled else record["method"]),
+        ("Method", "Fourier transform" if pattern.fully_sampled else _NAMES[record["method"]]),
         ("Sampling", speed),
-        (
-            "Calibration",
-            f"{pattern.acs_lines} lines" if pattern.acs_lines and not pattern.fully_sampled else "",
-        ),
-        ("Matrix, y × x", f"{ny} × {nx}, {nz} {kind}"),
+        ("Calibration", "" if pattern.fully_sampled else _calibration(record, pattern)),
+        ("Matrix, y × x", f"{ny} × {nx}"),
+        ("Partitions" if facts.geometry.is_3d else "Slices", str(nz)),
         ("Voxel, y × x × z", f"{number(dy)} × {number(dx)} × {number(dz)} mm"),
         ("Images", str(len(facts.images)) if len(facts.images) > 1 else ""),
         ("Median SNR", number(quality["snr_median"]) if "snr_median" in quality else ""),
         ("Mean g-factor", number(quality["g_factor_mean"]) if "g_factor_mean" in quality else ""),
     ]
     return [(name, value) for name, value in told if value]
+
+
+def _calibration(record: dict[str, Any], pattern: SamplingPattern) -> str:
+    if record["sampling"]["acs_separate"]:
+        return f"{record['acs_lines']} lines, apart"
+    if pattern.two_dimensional and pattern.acs_y is not None and pattern.acs_z is not None:
+        (y0, y1), (z0, z1) = pattern.acs_y, pattern.acs_z
+        return f"{y1 - y0} × {z1 - z0} lines"
+    return f"{record['acs_lines'] or 'no'} lines"
 
 
 def _montage(facts: Facts, pictures: Pictures) -> dict[str, Any]:
@@ -132,6 +141,21 @@ def _montage(facts: Facts, pictures: Pictures) -> dict[str, Any]:
         "src": _png(sheet),
         "caption": f"{caption}Window {number(low)} to {number(high)}.",
         "single": shown == 1,
+    }
+
+
+def _sampling(pattern: SamplingPattern) -> dict[str, Any]:
+    """Return the lines along ky as a chart, of a volume the (kz, ky) plane as a picture."""
+    if pattern.shape[0] == 1:
+        chart = _safe(charts.sampling(pattern.acquired, pattern.extent, pattern.acs_y))
+        return {"chart": chart, "src": "", "axes": "Along ky, centre in the middle"}
+    plane = np.select([pattern.acquired, pattern.missing], [2, 1], 0).astype(np.uint8)
+    if pattern.acs_z is not None and pattern.acs_y is not None and not pattern.fully_sampled:
+        plane[slice(*pattern.acs_z), slice(*pattern.acs_y)] = 3
+    return {
+        "chart": "",
+        "src": _png(preview.levels(plane)),
+        "axes": "ky across, kz down, centre in the middle",
     }
 
 
@@ -168,7 +192,8 @@ def _g_map(facts: Facts, pictures: Pictures, quality: dict[str, Any]) -> dict[st
     longest = 420 if planes <= 2 else 300
     sheet = preview.map_montage(values, facts.geometry, (low, top), longest=longest, most=_MOST_MAPS)
     middle = (low + top) / 2
-    told = f"{quality.get('g_factor_replicas', '')} noise replicas, noise {quality.get('noise', '')}"
+    told = "Below 1 it smooths. " if float(np.nanmedian(values)) < 1 else ""
+    told += f"{quality.get('g_factor_replicas', '')} noise replicas, noise {quality.get('noise', '')}"
     if len(made) < n_planes(facts.geometry):
         told += f"; made for {len(made)} of {n_planes(facts.geometry)} planes"
     return {
@@ -240,9 +265,12 @@ def _geometry(facts: Facts) -> list[tuple[str, str]]:
     return told
 
 
+_LABELS = {"matrix": "matrix (z, y, x)"}
+
+
 def _step(step: dict[str, Any]) -> tuple[str, str]:
     details = ", ".join(
-        f"{key.replace('_', ' ')} {_words(value)}"
+        f"{_LABELS.get(key, key.replace('_', ' '))} {_words(value)}"
         for key, value in step.items()
         if key != "step" and value not in (None, "")
     )
@@ -264,7 +292,7 @@ _INTAKE = {
 }  # fmt: skip
 _WHOLE_INTAKE = "decompress"
 _RECONSTRUCTION = {
-    "load": "load k-space", "choose": "choose by hold-out", "interpolate": "fill k-space",
+    "load": "load k-space", "choose": "choose the method", "interpolate": "fill k-space",
     "noise": "map the noise", "partial fourier": "partial Fourier", "combine": "combine coils",
     "write": "write images",
 }  # fmt: skip
@@ -280,7 +308,9 @@ def _seconds(seconds: dict[str, float]) -> list[tuple[str, list[tuple[str, str, 
             stages["Reconstruction"][_RECONSTRUCTION.get(name, name.replace("_", " "))] = value
     peak = max([*(value for steps in stages.values() for value in steps.values()), 1e-9])
     whole = {name: sum(steps.values()) for name, steps in stages.items()}
-    whole["Intake"] = seconds.get(_WHOLE_INTAKE, whole["Intake"])
+    if _WHOLE_INTAKE in seconds and stages["Intake"]:
+        stages["Intake"]["its sandbox"] = max(0.0, seconds[_WHOLE_INTAKE] - whole["Intake"])
+        whole["Intake"] = seconds[_WHOLE_INTAKE]
     return [
         (f"{name}, {whole[name]:.1f} s", [
             (step, f"{value:.2f}", 100 * value / peak) for step, value in steps.items() if value >= 0.005
@@ -290,7 +320,7 @@ def _seconds(seconds: dict[str, float]) -> list[tuple[str, list[tuple[str, str, 
 
 
 def _known(errors: dict[str, float | None] | None) -> dict[str, float]:
-    return {name: value for name, value in (errors or {}).items() if value is not None}
+    return {_NAMES[name]: value for name, value in (errors or {}).items() if value is not None}
 
 
 def _png(picture: Any) -> str:

@@ -65,7 +65,7 @@ def describe(
         *folding_of(pattern, run.scan.shape[2]),
         *futility_of(run.filler.futile),
         *misfit_of(run.filler.misfit),
-        *warnings_of(run.info, covered, run.one_sided, run.plan.patterns),
+        *warnings_of(run.info, covered, run.one_sided, run.plan.patterns, run.plan.first.items[0][0]),
         *more_warnings,
     ]
     record.update(found(run.scan))

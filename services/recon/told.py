@@ -70,7 +70,7 @@ def folding_of(pattern: SamplingPattern, n_coils: int) -> list[str]:
         return []
     return [
         f"An acceleration of R={pattern.acceleration} needs at least as many coils, the scan has {n_coils}: "
-        "the images hold folded anatomy, whatever the method."
+        "expect folded anatomy in the images, whatever the method."
     ]
 
 
@@ -100,7 +100,7 @@ def misfit_of(share: float | None) -> list[str]:
 
 
 def warnings_of(
-    info: KSpaceInfo, covered: Coverage, method: PartialFourierMethod, n_patterns: int
+    info: KSpaceInfo, covered: Coverage, method: PartialFourierMethod, n_patterns: int, told_image: int
 ) -> list[str]:
     """Return sentences that should make a reader careful, the gravest first; decompress's own come last."""
     told = []
@@ -121,6 +121,6 @@ def warnings_of(
         )
     if n_patterns > 1:
         told.append(
-            f"{n_patterns} different sampling patterns were found; the record tells that of the first batch."
+            f"The images were sampled in {n_patterns} different ways; told is that of image {told_image + 1}."
         )
     return list(dict.fromkeys([*told, *info.warnings]))

@@ -217,3 +217,11 @@ def test_calibration_acquired_apart_is_told_as_such():
     mask = np.arange(60) % 3 == 0
     assert detect(mask).describe() == "R=3, no calibration lines"
     assert detect(mask).describe(separate_acs=24) == "R=3, 24 calibration lines acquired apart"
+
+
+def test_a_plane_of_lines_says_which_axis_is_which():
+    mask = np.zeros((24, 48), bool)
+    for row, z in enumerate(range(0, 24, 2)):
+        mask[z, row % 3 :: 3] = True
+    mask[6:18, 12:36] = True
+    assert detect(mask).describe() == "R=3x2 (ky x kz, CAIPI shift 1), 24 x 12 calibration lines (ky x kz)"

@@ -1,6 +1,7 @@
 """Undersampled scans through the stage: the method told and why, and that batches do not matter."""
 
 import json
+import re
 
 import h5py
 import jsonschema
@@ -183,7 +184,7 @@ def test_images_with_sampling_of_their_own(tmp_path):
     record = run(
         path, tmp_path / "out", Profile(name="test", version=1, method="grappa", g_factor_replicas=0)
     )
-    assert any("2 different sampling patterns" in warning for warning in record["warnings"])
+    assert any("sampled in 2 different ways" in warning for warning in record["warnings"])
     truth = plain_rss(kspace)
     with h5py.File(tmp_path / "out/image.h5") as file:
         for image in range(2):
@@ -312,6 +313,16 @@ def test_an_accelerated_volume_is_filled_mapped_and_placed(tmp_path, rz, ry):
     assert errors["grappa"] < 0.6 * errors["zero-filled"]
     assert record["acceleration"]["kz"] == rz
     assert record["acceleration"]["ky"] == ry
+    if rz > 1 and ry > 1:
+        asked = run(
+            path, tmp_path / "raki", Profile(name="test", version=1, method="raki", g_factor_replicas=0)
+        )
+        assert asked["method"] == "grappa"
+        assert asked["method_reason"].startswith("RAKI was asked for, but")
+        page = (tmp_path / "raki/report.html").read_text()
+        assert asked["method_reason"] in page
+        assert re.search(r"Method</dt>\s*<dd>GRAPPA</dd>", page)
+        assert re.search(r"Calibration</dt>\s*<dd>16 × 12 lines</dd>", page)
     with h5py.File(tmp_path / "grappa/image.h5") as file:
         assert file["maps/g_factor"].shape == (nz, ny, nx)
         assert np.isfinite(file["maps/g_factor"]).all()
