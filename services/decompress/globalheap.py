@@ -9,6 +9,7 @@ The library allocates every element and copies it twice.  The bytes lie in the f
 Read here is only what is plain beyond doubt: every collection lies apart from the others and in the file, and
 is walked to its end with every object in bounds and every index once; every element is found and has the
 bytes that it claims.  :class:`UnusualHeapError` is no verdict: the library then reads the file and judges.
+Only objects that do not fit into their collection are refused here: they send the library round in circles.
 All reads are of whole stretches of the file, each byte at most once, and the walk is over all collections of
 a stretch in step, with a bound on the steps: the time is in proportion to the file, whatever the heap says.
 """
@@ -16,12 +17,14 @@ a stretch in step, with a bound on the steps: the time is in proportion to the f
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..contract.codes import Code, PermanentError
 from . import superblock
 from .stretches import STRETCH, Ints, cells, fill
 
@@ -79,6 +82,8 @@ def stretches(stream: BinaryIO, size: int, elements: NDArray[Any], item: int) ->
     ------
     UnusualHeapError
         Where anything is not exactly as the library would write it.
+    PermanentError
+        ``h5_corrupt`` where the objects of a collection do not fit into it.
     """
     base, size = _bounds(stream, size)
     address, index = elements["address"], elements["index"]
@@ -111,6 +116,13 @@ def stretches(stream: BinaryIO, size: int, elements: NDArray[Any], item: int) ->
         _require(bool((found.key[place] == key).all() and (found.bytes[place] == claimed[which]).all()))
         yield Stretch(which, raw, found.at[place])
         first = stop
+
+
+def refuse_circles(stream: BinaryIO, size: int, elements: NDArray[Any], item: int) -> None:
+    """Refuse (``h5_corrupt``) elements whose collections the library would walk for ever."""
+    with suppress(UnusualHeapError):
+        for _ in stretches(stream, size, elements, item):
+            pass
 
 
 # ------------------------------------------------------------------------------------------------ pieces
@@ -152,13 +164,16 @@ def _walk(raw: NDArray[np.uint8], edges: Ints, most_steps: int) -> _Objects:
             break
         head = objects[at]
         free = head["index"] == 0
-        _require(bool((head["bytes"] <= (end - at).astype(np.uint64)).all()))
-        data = head["bytes"].astype(np.int64)
+        fits = head["bytes"] <= (end - at).astype(np.uint64)
+        data = np.where(fits, head["bytes"], 0).astype(np.int64)
         taken = np.where(free, data, _OBJECT.itemsize + (data + 7 & ~7))
-        _require(bool(((taken >= _OBJECT.itemsize) & (at + taken <= end)).all()))
+        if not (fits & (taken >= _OBJECT.itemsize) & (at + taken <= end)).all():
+            raise _broken()
         found.append((number << _INDEX_BITS | head["index"], at + _OBJECT.itemsize, data))
         at = at + taken
     else:
+        raise UnusualHeapError
+    if not any(part.size for part, _, _ in found):
         raise UnusualHeapError
     key, place, length = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.argsort(key)
@@ -184,6 +199,14 @@ def _collection_bytes(stream: BinaryIO, start: int, size: int) -> int:
     length = int(head["bytes"][0])
     _require(head.nbytes <= length <= min(size - start, _MAX_COLLECTION))
     return length
+
+
+def _broken() -> PermanentError:
+    return PermanentError(
+        Code.H5_CORRUPT,
+        "An HDF5 file is damaged: the heap of its variable-length data does not hold. "
+        "Export and send the scan again.",
+    )
 
 
 def _require(plain: bool) -> None:

@@ -41,7 +41,7 @@ def claimed(file: BinaryIO, size: int, dataset: Any, kind: Any) -> int:
     total = 0
     if not places:
         return total
-    for raw in _pieces(file, size, dataset, item):
+    for raw in pieces(file, size, dataset, item):
         usable = len(raw) // item * item
         rows = np.frombuffer(raw, np.uint8, usable).reshape(-1, item)
         for offset, base in places:
@@ -110,7 +110,7 @@ def _nested() -> PermanentError:
     )
 
 
-def _pieces(file: BinaryIO, size: int, dataset: Any, item: int) -> Iterator[bytes]:
+def pieces(file: BinaryIO, size: int, dataset: Any, item: int) -> Iterator[bytes]:
     """Yield the data set's stored bytes, filters undone, in pieces that begin at an element."""
     plan = dataset.get_create_plist()
     layout = plan.get_layout()

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing (atheris): ``python tests/fuzz/fuzz.py walk|gate CORPUS [libFuzzer options]``.
+"""Coverage-guided fuzzing (atheris): ``python tests/fuzz/fuzz.py walk|gate|heap CORPUS [libFuzzer options]``.
 
 The corpus is seeded from our own generator of hostile archives on the first run.  A finding is written beside
 the corpus as libFuzzer does (``crash-…``); fixed, it becomes a file in ``tests/fuzz/findings``.
@@ -20,8 +20,8 @@ with atheris.instrument_imports(include=["mrirecon.decompress"]):
 
 LARGEST_SEED = 64 * 1024
 MAX_INPUT = 128 * 1024
-TARGETS = {"walk": targets.walk_archive, "gate": targets.gate_hdf5}
-MENDERS = {"walk": targets.mended, "gate": targets.sized}
+TARGETS = {"walk": targets.walk_archive, "gate": targets.gate_hdf5, "heap": targets.heap_elements}
+MENDERS = {"walk": targets.mended, "gate": targets.sized, "heap": targets.sized}
 
 
 def seed(which: str, folder: Path) -> None:
@@ -35,9 +35,10 @@ def seed(which: str, folder: Path) -> None:
         data = one.build()
         if which == "walk" and len(data) <= LARGEST_SEED:
             (folder / one.name).write_bytes(data)
-        if which == "gate" and one.name.startswith(("ok_", "h5_")):
+        if which != "walk" and one.name.startswith(("ok_", "h5_")):
             for number, raw in enumerate(hdf5_in(data)):
-                (folder / f"{one.name}.{number}").write_bytes(raw)
+                seed = raw if which == "gate" else targets.followed_by_elements(raw)
+                (folder / f"{one.name}.{number}").write_bytes(seed)
 
 
 def hdf5_in(data: bytes) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""What is fuzzed: the archive walk and the HDF5 gate. Anything but a verdict of ours is a finding."""
+"""What is fuzzed: archive walk, HDF5 gate and heap. Anything but a verdict of ours is a finding."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import os
 import struct
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from mrirecon.contract.codes import MrireconError
-from mrirecon.decompress import h5gate, superblock
+from mrirecon.decompress import globalheap, h5gate, superblock
 from mrirecon.decompress.archive import walk
 from mrirecon.decompress.compression import compression_of
 from mrirecon.decompress.limits import KIB, MIB, Limits
 from mrirecon.decompress.sniff import of_hdf5, sniff
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer as Buffer
 
 # Small, so that a few bytes of input can reach every budget.
 WALK = Limits(
@@ -61,6 +67,59 @@ def gate_hdf5(data: bytes) -> str:
         return of_hdf5(h5gate.inspect(io.BytesIO(data), len(data), GATE)).value
     except MrireconError as error:
         return error.code.value
+
+
+def heap_elements(data: bytes) -> str:
+    """Find variable-length data in an HDF5 file that its descriptors follow; check what is said of them."""
+    wanted = (
+        np.frombuffer(data, globalheap.DESCRIPTOR, *_told(data))
+        if data
+        else np.zeros(0, globalheap.DESCRIPTOR)
+    )
+    stream = _Counted(data)
+    found: list[int] = []
+    try:
+        for stretch in globalheap.stretches(stream, len(data), wanted, 1):
+            found += stretch.which.tolist()
+            ends = stretch.at + wanted["length"][stretch.which].astype(np.int64)
+            if (stretch.at < 0).any() or (ends > stretch.raw.size).any():
+                raise Finding("data outside of what was read")
+    except globalheap.UnusualHeapError:
+        return "unusual"
+    except MrireconError as error:
+        return error.code.value
+    finally:
+        if stream.read_bytes > len(data) + 16 * (wanted.size + 1):
+            raise Finding("bytes were read more than once")
+    if sorted(found) != list(range(wanted.size)):
+        raise Finding("an element was found twice or not at all")
+    return "ok"
+
+
+def followed_by_elements(raw: bytes) -> bytes:
+    """Return an HDF5 file followed by descriptors of the first objects of its heap, and their number."""
+    told = b""
+    at = raw.find(b"GCOL")
+    while at >= 0 and len(told) < 16 * 15:
+        index, _, _, size = struct.unpack_from("<HHIQ", raw, at + 16)
+        told += struct.pack("<IQI", size % 2**32, at, index)
+        at = raw.find(b"GCOL", at + 4)
+    return raw + told + bytes([len(told) // 16])
+
+
+def _told(data: bytes) -> tuple[int, int]:
+    """Return how many descriptors end ``data`` and where they begin."""
+    count = min(data[-1] % 16, (len(data) - 1) // 16) if data else 0
+    return count, max(0, len(data) - 1 - 16 * count)
+
+
+class _Counted(io.BytesIO):
+    read_bytes = 0
+
+    def readinto(self, buffer: Buffer) -> int:
+        done = super().readinto(buffer)
+        self.read_bytes += done
+        return done
 
 
 def mended(data: bytes) -> bytes:

@@ -41,7 +41,7 @@ def test_a_finding_has_a_verdict(finding: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", ["walk", "gate"])
+@pytest.mark.parametrize("which", ["walk", "gate", "heap"])
 def test_a_short_run_finds_nothing(which: str, tmp_path: Path):
     pytest.importorskip("atheris")
     command = [sys.executable, str(HERE / "fuzz.py"), which, str(tmp_path / "corpus"), "-max_total_time=30"]

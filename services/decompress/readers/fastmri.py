@@ -33,7 +33,7 @@ def read(member: Member, limits: Limits, progress: Progress) -> list[Part]:
     """
     with open_h5(member) as file, corrupt_on_error():
         data = _kspace(file)
-        header = parse(xmlgate.parse(xml_text(file["ismrmrd_header"], limits), limits))
+        header = parse(xmlgate.parse(xml_text(file["ismrmrd_header"], member, limits), limits))
         if "trace_b50" in file or "trace_b1000" in file:
             raise PermanentError(
                 Code.UNSUPPORTED,

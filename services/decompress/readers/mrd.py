@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...contract.codes import Code, PermanentError
 from ...contract.progress import Progress
-from .. import xmlgate
+from .. import globalheap, h5vlen, xmlgate
 from ..header import ScanHeader, parse
 from ..limits import Limits
 from ..members import Member
@@ -98,13 +98,13 @@ def corrupt_on_error() -> Iterator[None]:
         ) from None
 
 
-def xml_text(dataset: h5py.Dataset, limits: Limits) -> bytes:
-    """Return the XML header in ``dataset`` (a string, or an array of one), its size checked.
+def xml_text(dataset: h5py.Dataset, member: Member, limits: Limits) -> bytes:
+    """Return the XML header in ``dataset`` of ``member`` (a string, or an array of one), its size checked.
 
     Raises
     ------
     PermanentError
-        ``h5_schema`` where it is no such data set.
+        ``h5_schema`` where it is no such data set, ``h5_corrupt`` where it cannot be read.
     """
     kind = dataset.dtype
     if dataset.size != 1 or not (h5py.check_string_dtype(kind) or kind.kind in "SO"):
@@ -116,6 +116,11 @@ def xml_text(dataset: h5py.Dataset, limits: Limits) -> bytes:
             Code.XML_TOO_LARGE,
             f"The XML header has {kind.itemsize} bytes; at most {limits.max_xml_bytes} are read.",
         )
+    if kind.kind == "O":
+        with member.open() as stream:
+            stored = b"".join(h5vlen.pieces(stream, member.size, dataset.id, globalheap.DESCRIPTOR.itemsize))
+            told = np.frombuffer(stored, globalheap.DESCRIPTOR, min(1, len(stored) // 16))
+            globalheap.refuse_circles(stream, member.size, told, 1)
     value: Any = dataset[()]
     value = value.reshape(-1)[0] if isinstance(value, np.ndarray) else value
     return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
@@ -132,7 +137,7 @@ def _is_measurement(file: h5py.File, name: str) -> bool:
 
 
 def _read_group(group: h5py.Group, member: Member, limits: Limits, progress: Progress) -> Part:
-    header = parse(xmlgate.parse(xml_text(group["xml"], limits), limits))
+    header = parse(xmlgate.parse(xml_text(group["xml"], member, limits), limits))
     data = group["data"]
     _check_schema(data)
     count = int(data.shape[0])

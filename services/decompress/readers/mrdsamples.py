@@ -8,7 +8,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from ...contract.codes import PermanentError
 from ...contract.progress import Progress
 from .. import globalheap
 from ..globalheap import Stretch, UnusualHeapError
@@ -54,7 +53,7 @@ def fill(
     Raises
     ------
     PermanentError
-        ``non_finite``.
+        ``non_finite``, ``h5_corrupt``.
     """
     if elements is None or not from_heap(elements, member, table, stores, progress):
         by_library(data, table, stores, progress)
@@ -70,7 +69,7 @@ def from_heap(elements: Table, member: Member, table: Table, stores: Stores, pro
                 _place(stretch, table[stretch.which], rows)
                 done += stretch.which.size
                 progress("read", done / table.shape[0], "")
-    except (UnusualHeapError, PermanentError):
+    except UnusualHeapError:
         return False
     return True
 
