@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..contract.codes import MrireconError
+from . import screen
 from .exits import gravest
 
 Facts = Mapping[str, Any]
@@ -25,7 +25,7 @@ def inspect(arguments: Namespace) -> int:
         if arguments.json:
             print(json.dumps({"status": error.end, "code": error.code, "message": error.message}))
         else:
-            print(f"{error.end}: {error}", file=sys.stderr)
+            screen.say(f"{error.end}: {error}")
         return gravest([error.end])
     if arguments.json:
         print(json.dumps(facts, ensure_ascii=False))

@@ -33,19 +33,20 @@ def tell(outcome: Outcome, *, as_json: bool) -> None:
     """Say how an archive ended: JSON or a sentence, the images' folder on stdout; warnings on stderr."""
     if outcome.end is End.DONE:
         for warning in outcome.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+            screen.say(f"warning: {warning}")
     if as_json:
         print(outcome.dumps(), flush=True)
         return
     name = Path(outcome.archive).name
     if outcome.end is End.DONE:
         method = "" if outcome.method == Method.ZERO_FILLED else f", method {outcome.method}"
-        print(f"done in {outcome.seconds:.1f} s{method}. {outcome.reason}", file=sys.stderr)
+        screen.say(f"done in {outcome.seconds:.1f} s{method}. {outcome.reason}")
         print(outcome.out, flush=True)
     else:
         printable = name.encode("ascii", "backslashreplace").decode()
         clean = "".join(c if c.isprintable() else "?" for c in printable)
-        print(f"{outcome.status}: {clean}\n  {outcome.code}: {outcome.message}", file=sys.stderr, flush=True)
+        screen.say(f"{outcome.status}: {clean}")
+        screen.say(f"{outcome.code}: {outcome.message}", indent="  ")
 
 
 def usage_error(message: str) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -45,6 +47,19 @@ class _Lines:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
+
+
+def say(sentence: str, indent: str = "") -> None:
+    """Print a sentence to stderr: between words on a terminal, in one line elsewhere, where tools read it."""
+    if sys.stderr.isatty():
+        width = max(40, shutil.get_terminal_size().columns - 1)
+        sentence = textwrap.fill(
+            sentence, width, initial_indent=indent, subsequent_indent=indent or "  ", break_long_words=False,
+            break_on_hyphens=False,
+        )  # fmt: skip
+    else:
+        sentence = indent + sentence
+    print(sentence, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from wrapping import wrap
 
+from mrirecon.cli import screen
 from mrirecon.cli.main import main
 from mrirecon.contract.record import schema
 from mrirecon.phantom.scanner import Protocol, pack, simulate
@@ -299,7 +300,7 @@ def test_inspect_and_the_page_tell_the_same_grid(tmp_path, capsys):
     assert re.search(r"^partial Fourier .* along ky$", told, re.MULTILINE)
     assert main(["run", str(archive), "--out", str(tmp_path / "out"), "--method", "zero-filled"]) == 0
     page = (Path(capsys.readouterr().out.strip()) / "report.html").read_text()
-    assert re.search(r"Matrix, y × x</dt>\s*<dd>64 × 48, 1 slice", page)
+    assert re.search(r"Matrix, y × x</dt>\s*<dd>64 × 48</dd>", page)
     assert re.search(r"Field of view, y × x</dt>\s*<dd>64 × 48 mm", page)
     assert re.search(r"Voxel, y × x × z</dt>\s*<dd>1 × 1 × 5 mm", page)
 
@@ -361,3 +362,24 @@ def test_nothing_is_written_outside_the_results_and_the_temporary_folder(archive
     )  # fmt: skip
     assert everything_in(home) == []
     assert [p.name for p in temporary.iterdir() if not p.name.startswith("mrirecon-cache-")] == []
+
+
+def test_sentences_break_between_words_on_a_terminal_alone(monkeypatch, capsys):
+    sentence = "Expected is one tar file; there is nothing at the path given. " * 3
+    screen.say(sentence, indent="  ")
+    assert capsys.readouterr().err == f"  {sentence}\n", "one line a sentence for tools that read it"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "50")
+    screen.say(sentence, indent="  ")
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) > 3
+    assert all(line.startswith("  ") and len(line) < 50 for line in told)
+    assert " ".join(line.strip() for line in told).split() == sentence.split()
+
+
+def test_a_stage_is_told_once_where_nothing_moves(capsys):
+    with screen.progress("Scan") as progress:
+        for stage in ("read", "reconstruct", "choose", "reconstruct", "train", "reconstruct", "choose"):
+            progress(stage, 0.5, "")
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"Scan: {screen.STAGES[name]}" for name in ("read", "reconstruct", "choose", "train")]
