@@ -30,23 +30,24 @@ def run(arguments: Namespace) -> int:
 
 
 def tell(outcome: Outcome, *, as_json: bool) -> None:
-    """Say how an archive ended: JSON or a sentence, the images' folder on stdout; warnings on stderr."""
-    if outcome.end is End.DONE:
-        for warning in outcome.warnings:
-            screen.say(f"warning: {warning}")
-    if as_json:
-        print(outcome.dumps(), flush=True)
-        return
-    name = Path(outcome.archive).name
-    if outcome.end is End.DONE:
-        method = "" if outcome.method == Method.ZERO_FILLED else f", method {outcome.method}"
-        screen.say(f"done in {outcome.seconds:.1f} s{method}. {outcome.reason}")
-        print(outcome.out, flush=True)
-    else:
-        printable = name.encode("ascii", "backslashreplace").decode()
+    """Say how an archive ended: JSON or sentences, the images' folder on stdout; warnings on stderr."""
+    done = outcome.end is End.DONE
+    if not as_json:
+        printable = Path(outcome.archive).name.encode("ascii", "backslashreplace").decode()
         clean = "".join(c if c.isprintable() else "?" for c in printable)
         screen.say(f"{outcome.status}: {clean}")
-        screen.say(f"{outcome.code}: {outcome.message}", indent="  ")
+        if done:
+            method = "" if outcome.method == Method.ZERO_FILLED else f", method {outcome.method}"
+            screen.say(f"{outcome.seconds:.1f} s{method}. {outcome.reason}", indent="  ")
+        else:
+            screen.say(f"{outcome.code}: {outcome.message}", indent="  ")
+    if done:
+        for warning in outcome.warnings:
+            screen.say(f"warning: {warning}", indent="  ")
+    if as_json:
+        print(outcome.dumps(), flush=True)
+    elif done:
+        print(outcome.out, flush=True)
 
 
 def usage_error(message: str) -> int:

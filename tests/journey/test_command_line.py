@@ -149,10 +149,10 @@ def test_noise_is_warned_of_on_the_terminal(tmp_path, capsys):
         assert main(call) == 0
         told = capsys.readouterr()
         (said,) = [line for line in told.err.splitlines() if "interpolated lines" in line]
-        assert said.startswith("warning: Do not rely on")
+        assert said.startswith("  warning: Do not rely on")
         assert "warning" not in told.out
     record = json.loads((Path(json.loads(told.out)["out"]) / "scan.json").read_text())
-    assert said == f"warning: {record['warnings'][0]}"
+    assert said == f"  warning: {record['warnings'][0]}"
 
 
 def test_times_and_warnings_of_the_intake_are_on_the_page(archive, tmp_path, capsys):
