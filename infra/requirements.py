@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 EXTRAS = {"decompress": ("decompress", "cloud"), "recon": ("recon", "cloud")}
-NOT_NEEDED = {"importlib-resources", "setuptools"}
-"""Asked for by a dependency, but part of Python since or only for its own build."""
+NOT_NEEDED = {"decompress": {"importlib-resources", "setuptools"}, "recon": {"importlib-resources"}}
+"""Asked for by a dependency, but part of the base's Python or only for a build that is not made there."""
 _LINUX = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "extra": ""}
 
 
@@ -39,7 +39,7 @@ def wanted(stage: str) -> list[str]:
     return [*project["dependencies"], *(line for extra in EXTRAS[stage] for line in extras[extra])]
 
 
-def closure(lines: Iterable[str]) -> set[str]:
+def closure(lines: Iterable[str], *, without: Collection[str] = ()) -> set[str]:
     """Return the names of ``lines`` and of all that they need on a Linux machine.
 
     torch's own GPU libraries stay out: it names each at an exact version itself.
@@ -49,7 +49,7 @@ def closure(lines: Iterable[str]) -> set[str]:
     while todo:
         requirement = Requirement(todo.pop())
         name = canonicalize_name(requirement.name)
-        if name in names or name in NOT_NEEDED or name.startswith(("nvidia-", "cuda-", "triton")):
+        if name in names or name in without or name.startswith(("nvidia-", "cuda-", "triton")):
             continue
         if not _applies(requirement.marker):
             continue
@@ -70,7 +70,7 @@ def _applies(marker: Marker | None) -> bool:
 def render(stage: str) -> str:
     """Return the text of ``services/<stage>/requirements.txt``."""
     known = pins()
-    names = sorted(closure(wanted(stage)))
+    names = sorted(closure(wanted(stage), without=NOT_NEEDED[stage]))
     missing = [name for name in names if name not in known]
     if missing:
         raise SystemExit(f"constraints.txt: expected versions of {', '.join(missing)}, found none")

@@ -1,6 +1,7 @@
 """One synth an environment for the whole suite: synthesising is slow, and each test only looks."""
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+
+from infra import cdk  # noqa: E402
+
+# The library's helper runs on the node that is pinned, not on the machine's, if it has one at all.
+os.environ.update({name: value for name, value in cdk.environment().items() if name in {"PATH", *cdk.QUIET}})
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""The decompress image is built without a container engine and run on a real archive; recon installs cleanly.
+"""Both images are built without a container engine; decompress reads a real archive, recon makes images.
 
-The base is bootstrapped from Debian, so that nothing is pulled from an image registry.
+The base is bootstrapped from Debian, so that nothing is pulled from an image registry; the reconstruction's
+has torch's build for CPUs instead of CUDA's.
 """
 
 import json
@@ -19,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ROOT / "services"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 LARGEST_MIB = 1100
+BASE_PYTHON = "3.11"
+"""Of Debian bookworm."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -50,40 +53,52 @@ def debian_mirror():
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory):
-    """Build the decompress image on a bootstrapped base; remove both afterwards."""
+def base(tmp_path_factory):
+    """Bootstrap a base image from Debian; remove it afterwards."""
     for tool in ("buildah", "debootstrap"):
         if not shutil.which(tool):
             pytest.skip(f"{tool} is not installed")
     if os.geteuid() != 0:
         pytest.skip("bootstrapping a base wants root")
-    folder = tmp_path_factory.mktemp("image")
-    mark = uuid.uuid4().hex[:8]
-    base, built = f"localhost/mrirecon-base:{mark}", f"localhost/mrirecon-decompress:{mark}"
+    folder = tmp_path_factory.mktemp("base")
+    name = f"localhost/mrirecon-base:{uuid.uuid4().hex[:8]}"
     run(
         "debootstrap", "--variant=minbase", "--include=ca-certificates,python3,python3-venv", "bookworm",
         folder / "root", debian_mirror(),
     )  # fmt: skip
     scratch = run("buildah", "from", "scratch").strip()
-    try:
-        run("buildah", "add", scratch, folder / "root", "/")
-        run("buildah", "commit", "--rm", scratch, base)
-        shutil.rmtree(folder / "root")
-        (folder / "pip.conf").write_text(f"[global]\ncert = {CERTIFICATES}\ntimeout = 120\n")
-        from infra.images import context_patterns
+    run("buildah", "add", scratch, folder / "root", "/")
+    run("buildah", "commit", "--rm", scratch, name)
+    shutil.rmtree(folder / "root")
+    yield name
+    subprocess.run(["buildah", "rmi", "--force", name], capture_output=True, check=False)
 
-        ignore = folder / "ignore"
-        ignore.write_text("\n".join(context_patterns("decompress")) + "\n")
-        run(
-            "buildah", "bud", "--isolation", "chroot", "--pull-never", "--network", "host", "--build-arg",
-            f"BASE={base}", "--ignorefile", ignore, "--format", "docker",
-            "-v", f"{CERTIFICATES}:{CERTIFICATES}:ro", "-v", f"{folder / 'pip.conf'}:/etc/pip.conf:ro",
-            "-t", built, "-f", SERVICES / "decompress" / "Dockerfile", SERVICES,
-        )  # fmt: skip
-        yield built
-    finally:
-        for name in (built, base):
-            subprocess.run(["buildah", "rmi", "--force", name], capture_output=True, check=False)
+
+def build(stage, base, folder, *, wheels=None):
+    """Build the image of ``stage`` on ``base`` from the context that the deployment sends."""
+    from infra.images import context_patterns
+
+    name = f"localhost/mrirecon-{stage}:{uuid.uuid4().hex[:8]}"
+    links = "find-links = /wheels\n" if wheels else ""
+    (folder / "pip.conf").write_text(f"[global]\ncert = {CERTIFICATES}\ntimeout = 120\n{links}")
+    ignore = folder / "ignore"
+    ignore.write_text("\n".join(context_patterns(stage)) + "\n")
+    run(
+        "buildah", "bud", "--isolation", "chroot", "--pull-never", "--network", "host", "--build-arg",
+        f"BASE={base}", "--ignorefile", ignore, "--format", "docker",
+        "-v", f"{CERTIFICATES}:{CERTIFICATES}:ro", "-v", f"{folder / 'pip.conf'}:/etc/pip.conf:ro",
+        *(("-v", f"{wheels}:/wheels:ro") if wheels else ()),
+        "-t", name, "-f", SERVICES / stage / "Dockerfile", SERVICES,
+    )  # fmt: skip
+    return name
+
+
+@pytest.fixture(scope="module")
+def image(base, tmp_path_factory):
+    """Build the decompress image; remove it afterwards."""
+    name = build("decompress", base, tmp_path_factory.mktemp("decompress"))
+    yield name
+    subprocess.run(["buildah", "rmi", "--force", name], capture_output=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +200,69 @@ def test_it_reads_an_archive_as_the_unprivileged_user(kind, container, tmp_path)
 
 def test_torch_is_not_in_it(container):
     assert inside(container, "python3", "-c", "import torch").returncode != 0
+
+
+@pytest.fixture(scope="module")
+def recon(base, tmp_path_factory):
+    """Build the reconstruction's Dockerfile on the Debian base, torch for CPUs; yield a container."""
+    folder = tmp_path_factory.mktemp("recon")
+    wanted = next(
+        line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch==")
+    )
+    cpu = wanted.split(";")[0].strip().removesuffix("+cpu") + "+cpu"
+    wheels = folder / "wheels"
+    found = subprocess.run(
+        [
+            sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
+            "--python-version", BASE_PYTHON, "--platform", "manylinux_2_28_x86_64", "--dest", wheels, cpu,
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if found.returncode:
+        pytest.skip(f"{cpu} is not to be had from pip's indexes, and the GPU build is several gigabytes")
+    name = build("recon", base, folder, wheels=wheels)
+    container = run("buildah", "from", "--pull-never", name).strip()
+    yield container
+    subprocess.run(["buildah", "rm", container], capture_output=True, check=False)
+    subprocess.run(["buildah", "rmi", "--force", name], capture_output=True, check=False)
+
+
+def test_the_reconstruction_image_holds_its_rooms_and_needs_settings(recon):
+    done = inside(recon, "sh", "-c", "ls /opt/app/mrirecon; id -u; command -v pip || true")
+    rooms = ["__init__.py", "cloud", "contract", "kspace", "raki", "recon"]
+    assert done.stdout.split() == [*rooms, "10001"], done.stderr
+    done = inside(recon, "python3", "-m", "mrirecon.cloud.recon_worker")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "MRIRECON_KSPACE_BUCKET" in done.stdout + done.stderr
+
+
+def test_the_reconstruction_image_makes_images_as_the_unprivileged_user(recon, tmp_path):
+    from mrirecon.decompress.stage import decompress
+
+    archive = archive_of("generated", tmp_path)
+    kspace = tmp_path / "kspace.h5"
+    intake = decompress(archive, kspace)
+    tmp_path.chmod(0o755)
+    kspace.chmod(0o644)
+    script = textwrap.dedent(
+        f"""
+        import os
+        from pathlib import Path
+        from mrirecon.contract.profiles import DEFAULT_PROFILE, PROFILES
+        from mrirecon.recon.stage import reconstruct
+        out = Path("/scratch/out")
+        told = reconstruct(
+            Path("/in/kspace.h5"), out, scan_id="{intake.scan_id}", profile=PROFILES[DEFAULT_PROFILE]
+        )
+        slices = len(list((out / "dicom").glob("*.dcm")))
+        print(os.getuid(), told["status"], slices, (out / "image.h5").exists())
+        """
+    )
+    done = inside(recon, "python3", "-c", script, volumes=[f"{kspace}:/in/kspace.h5:ro"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    uid, status, slices, images = done.stdout.split()[-4:]
+    assert (uid, status, images) == ("10001", "done", "True")
+    assert int(slices) >= 1
 
 
 def test_the_reconstructions_install_steps_work_in_a_clean_environment(tmp_path):
