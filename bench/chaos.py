@@ -2,6 +2,7 @@
 
     python bench/chaos.py --scans 2000            # writes bench/results/chaos.md
     python bench/chaos.py --scans 200 --report -  # prints it
+    python bench/chaos.py --judge FILE            # judges again what --evidence FILE kept
 
 Real worker processes, the real adapters over HTTP, small honest stage functions.  A share of the archives is
 announced twice, some are copied under a second key, some are no archives, some crash their process in every
@@ -141,11 +142,13 @@ def run(scans, *, seed=1, every=6.0, workers=2, patience=3600, evidence=None, sa
             time.sleep(2.5)  # the leases of the last to die
             Operator().queues()  # records those whose worker was killed in the last try
         found = evidence_of(world, wanted, keys, fleet)
+        found.run = {
+            "seconds": round(seconds, 1), "workers of each stage": workers, "killed": fleet.killed,
+            "told to stop": fleet.stopped, "workers started": fleet.started,
+        }  # fmt: skip
         if evidence is not None:
-            evidence.write_text(json.dumps(vars(found), default=list), encoding="utf-8")
-        facts = chaos_judge.judge(found)
-        return {"seconds": round(seconds, 1), "workers of each stage": workers, "killed": fleet.killed,
-                "told to stop": fleet.stopped, "workers started": fleet.started, **facts}  # fmt: skip
+            found.keep(evidence)
+        return chaos_judge.judge(found)
 
 
 def evidence_of(world, wanted, keys, fleet):
@@ -183,7 +186,8 @@ second key, 4 % no archives, 3 % rejected by the reconstruction, 3 % crashing th
 every {arguments.every:g} s on average one worker killed (`kill -9`, three of four) or told to stop with half
 a second to finish, at a random moment, and replaced. A message is handed out at most {MAX_RECEIVES} times.
 
-{machine()}; the emulator runs on the same cores, and so did other work.
+{machine()};
+the emulator runs on the same cores.
 
 | what | |
 |---|---|
@@ -210,11 +214,15 @@ def main():
     parser.add_argument("--every", type=float, default=5.0, help="mean seconds between two misfortunes")
     parser.add_argument("--patience", type=float, default=5400, help="seconds until it is given up")
     parser.add_argument("--evidence", type=Path, help="keep what was judged in this file (JSON)")
+    parser.add_argument("--judge", type=Path, help="run nothing: judge what --evidence kept")
     parser.add_argument("--report", default=str(HERE / "results" / "chaos.md"))
     arguments = parser.parse_args()
-    facts = run(arguments.scans, seed=arguments.seed, workers=arguments.workers, every=arguments.every,
-                patience=arguments.patience, evidence=arguments.evidence,
-                say=lambda text: print(text, file=sys.stderr, flush=True))  # fmt: skip
+    if arguments.judge is not None:
+        facts = chaos_judge.judge(chaos_judge.Evidence.kept(arguments.judge))
+    else:
+        facts = run(arguments.scans, seed=arguments.seed, workers=arguments.workers, every=arguments.every,
+                    patience=arguments.patience, evidence=arguments.evidence,
+                    say=lambda text: print(text, file=sys.stderr, flush=True))  # fmt: skip
     text = report(facts, arguments)
     if arguments.report == "-":
         print(text)

@@ -6,6 +6,7 @@ numbers of the workers that were killed or told to stop.
 """
 
 import collections
+import json
 from dataclasses import dataclass, field
 
 from mrirecon.contract.messages import ReconRequest, deliveries
@@ -27,6 +28,15 @@ class Evidence:
     dead: dict  # stage -> messages in its dead-letter queue
     max_receives: int
     hurt: set = field(default_factory=set)  # process numbers of the workers killed or told to stop
+    run: dict = field(default_factory=dict)  # how it was run, and how long it took
+
+    def keep(self, file):
+        file.write_text(json.dumps(vars(self), default=sorted), encoding="utf-8")
+
+    @classmethod
+    def kept(cls, file):
+        told = json.loads(file.read_text(encoding="utf-8"))
+        return cls(**{**told, "hurt": set(told["hurt"])})
 
 
 def judge(evidence):
@@ -72,7 +82,8 @@ def judge(evidence):
     tried = {(item["pk"], item["sk"].split("#")[1]) for item in attempts}
     outcomes = collections.Counter(item.get("outcome", "no outcome: its worker died") for item in attempts)
     return {
-        "scans": len(wanted), "end states": len(final), "ends": dict(collections.Counter(final.values())),
+        **evidence.run, "scans": len(wanted), "end states": len(final),
+        "ends": dict(collections.Counter(final.values())),
         "records published (all versions)": len(evidence.records),
         "lost": len(lost), "double": len(double),
         "failed because workers were lost in every try": len(proven),

@@ -48,7 +48,7 @@ class Moto:
 
     def stop(self):
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(60)  # it ends at once, but a busy machine may let it wait
 
 
 def credentials(url):

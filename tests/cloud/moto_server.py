@@ -5,6 +5,7 @@ in two steps, which the real services never show.
 """
 
 import logging
+import os
 import sys
 import threading
 
@@ -54,6 +55,7 @@ def main(port: int) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.server_port, flush=True)
     sys.stdin.read()
+    os._exit(0)  # without tidying up: long polls may be waiting, and a long run leaves much to free
 
 
 if __name__ == "__main__":

@@ -67,6 +67,12 @@ def test_what_is_right_passes():
     }  # fmt: skip
 
 
+def test_evidence_that_was_kept_is_judged_alike(tmp_path):
+    told = evidence(run={"seconds": 1.5})
+    told.keep(tmp_path / "evidence.json")
+    assert judge(Evidence.kept(tmp_path / "evidence.json")) == judge(told)
+
+
 def without(items, scan, sk):
     return [item for item in items if not (item["pk"] == f"scan#{scan}" and item["sk"].startswith(sk))]
 
