@@ -27,12 +27,16 @@ Kind = RawKind | Foreign | Other
 _FEWEST_ZEROS = 1024
 _UNFINISHED_LOOKS_LIKE = frozenset(
     {
-        Code.H5_CORRUPT, Code.H5_SCHEMA, Code.XML_INVALID, Code.NO_ACQUISITIONS, Code.LENGTH_MISMATCH,
+        Code.H5_CORRUPT, Code.XML_INVALID, Code.NO_ACQUISITIONS, Code.LENGTH_MISMATCH,
         Code.CHANNEL_MISMATCH, Code.INDEX_RANGE, Code.INCOMPLETE_KSPACE, Code.GEOMETRY,
     }
 )  # fmt: skip
+"""Not ``h5_schema``: zeros in an HDF5 file's structure are ``h5_corrupt``, so one whose names and types can
+be read is another kind of file, and small ones end in zeros anyway."""
 _HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".mrd"})
-_FLAT = frozenset({RawKind.CFL, RawKind.FASTMRI})
+_MOST_ZEROS = {RawKind.CFL: 0.45, RawKind.FASTMRI: 0.2}
+"""Share of a file of bare numbers that may be zeros at its end: BART's may be lines that partial Fourier left
+out, fastMRI's are never more than the last columns."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ def decompress(tools: Tools, *, archive: int, work_dir: str, out: str) -> dict[s
 
     with _told_from_unfinished(opened):
         found = readers.read(opened.members, Path(out), tools.limits, tools.progress)
+    _refuse_half_filled(opened)
     with h5py.File(out, "r+", libver="v110") as file:
         file.attrs["scan_id"] = tools.ask()
     return _merged(opened, found)
@@ -65,6 +70,7 @@ def inspect(tools: Tools, *, archive: int, work_dir: str) -> dict[str, Any]:
 
     with _told_from_unfinished(opened):
         found = readers.inspect(opened.members, tools.limits)
+    _refuse_half_filled(opened)
     return _merged(opened, found)
 
 
@@ -94,7 +100,6 @@ def open_archive(descriptor: int, work_dir: Path, tools: Tools) -> Opened:
             (entry, kind) for entry, kind in zip(raw, kinds, strict=True) if isinstance(kind, RawKind)
         )
     ]
-    _refuse_half_filled(members, raw, walked)
     profile, unknown = _wishes(settings[0], limits) if settings else (None, [])
     now = time.perf_counter()
     return Opened(
@@ -182,15 +187,17 @@ def _left_unread(kinds: list[Kind]) -> list[str]:
     return warnings
 
 
-def _refuse_half_filled(members: list[Member], entries: list[RawEntry], walked: Walked) -> None:
-    """Refuse bare numbers that end in zeros for nearly half of the file: a copy that reserved its space.
+def _refuse_half_filled(opened: Opened) -> None:
+    """Refuse bare numbers that end in zeros for much of the file: a copy that reserved its space.
 
-    The structured formats notice missing data themselves; these would make half an image.
+    The structured formats notice missing data themselves; these would make half an image.  Asked last: a file
+    that is faulty whatever its zeros mean has been told its fault.
     """
-    if not members or members[-1].open is not entries[-1].open or members[-1].kind not in _FLAT:
+    last, entries = opened.members[-1], opened.walked.entries
+    if last.open is not entries[-1].open or last.kind not in _MOST_ZEROS:
         return
-    zeros = walked.zeros_in_last()
-    if zeros >= _FEWEST_ZEROS and zeros > 0.45 * members[-1].size:
+    zeros = opened.walked.zeros_in_last()
+    if zeros >= _FEWEST_ZEROS and zeros > _MOST_ZEROS[last.kind] * last.size:
         raise _unfinished()
 
 
@@ -200,9 +207,12 @@ def _told_from_unfinished(walked: Walked | Opened) -> Iterator[None]:
     try:
         yield
     except PermanentError as error:
+        members = walked.members if isinstance(walked, Opened) else []
         walked = walked.walked if isinstance(walked, Opened) else walked
         if error.code not in _UNFINISHED_LOOKS_LIKE or not walked.entries:
             raise
+        if error.code is Code.LENGTH_MISMATCH and any(member.kind is RawKind.HDR for member in members):
+            raise  # two lengths of BART's, whatever the data are
         if walked.zeros_in_last() >= max(_FEWEST_ZEROS, walked.entries[-1].size // 4):
             raise _unfinished() from None
         raise

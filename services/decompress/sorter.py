@@ -255,7 +255,7 @@ def _place(part: Part, rows: Ints, marked: Mask, encoding: Encoding, apart: Ints
         )
     limits = encoding.limits
     ky = line_positions(part, rows, "ky", ny, limits.get("kspace_encoding_step_1"), notes)
-    if nz == 1:
+    if np.unique(table["kz"]).size == 1 and nz == 1:
         kz = np.zeros_like(ky)
     else:
         kz = line_positions(part, rows, "kz", nz, limits.get("kspace_encoding_step_2"), notes)

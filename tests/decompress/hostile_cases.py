@@ -674,6 +674,68 @@ def _no_rows(h5: h5py.File) -> None:
     h5["dataset/data"].resize((0,))
 
 
+def _rows(change: Callable[[np.ndarray], np.ndarray]) -> Build:
+    """Return the building of an archive whose table of readouts ``change`` replaced."""
+
+    def write(h5: h5py.File) -> None:
+        rows = change(readouts())
+        h5["dataset/data"].resize((rows.size,))
+        for n, row in enumerate(rows):
+            h5["dataset/data"][n] = row
+
+    return lambda: one(mrd(write))
+
+
+def _other_partition(rows: np.ndarray) -> np.ndarray:
+    rows["head"]["idx"]["kspace_encode_step_2"][3] = 7
+    return rows
+
+
+def _small(*, header: bytes | None, kspace: np.ndarray) -> Build:
+    """Return the building of a file in fastMRI's layout that ends in zeros, as small files and faulty ones
+    do.
+    """
+
+    def write(h5: h5py.File) -> None:
+        if header is not None:
+            h5["ismrmrd_header"] = header
+        h5["kspace"] = kspace
+
+    return lambda: one(h5_with(write))
+
+
+_NOTHING = np.zeros((1, 2, 64, MATRIX), np.complex64)
+_HALF = np.random.default_rng(7).normal(size=_NOTHING.shape).astype(np.complex64)
+_HALF.reshape(-1)[_HALF.size * 2 // 3 :] = 0
+
+case("mrd_partition_of_a_slice", Code.INDEX_RANGE, _rows(_other_partition))
+case("mrd_one_line", Code.INCOMPLETE_KSPACE, _rows(lambda rows: rows[MATRIX // 2 :][:1]))
+case("mrd_four_lines", Code.INCOMPLETE_KSPACE, _rows(lambda rows: rows[MATRIX // 2 - 2 :][:4]))
+case("mrd_first_lines", Code.INCOMPLETE_KSPACE, _rows(lambda rows: rows[:5]))
+case("ok_mrd_partial_fourier", None, _rows(lambda rows: rows[MATRIX // 4 :]))
+case(
+    "h5_ends_in_zeros_no_data",
+    Code.H5_SCHEMA,
+    lambda: one(h5_with(lambda h5: h5.__setitem__("dataset/xml", xml_header()))),
+)
+case("h5_ends_in_zeros_no_header", Code.H5_SCHEMA, _small(header=None, kspace=_NOTHING))
+case(
+    "h5_ends_in_zeros_integers",
+    Code.H5_SCHEMA,
+    _small(header=xml_header(), kspace=np.zeros((2, 64, 64), np.int16)),
+)
+case("h5_ends_in_zeros_xml", Code.XML_FORBIDDEN, _small(header=b"<!DOCTYPE x><x/>", kspace=_NOTHING))
+case("cut_reserved_fastmri", Code.INCOMPLETE, _small(header=xml_header(), kspace=_HALF))
+case(
+    "cfl_mismatch_zeros",
+    Code.LENGTH_MISMATCH,
+    lambda: tar(file("k.hdr", b"# Dimensions\n64 64 1 8\n"), file("k.cfl", bytes(16384))),
+)
+case(
+    "cfl_endless_number",
+    Code.LENGTH_MISMATCH,
+    lambda: tar(*(file(n, d) for n, d in bart("9" * 5000 + " 1").items())),
+)
 case("mrd_not_finite", Code.NON_FINITE, lambda: one(mrd(_not_finite)))
 case("mrd_no_rows", Code.NO_ACQUISITIONS, lambda: one(mrd(_no_rows)))
 case("mixed_formats", Code.MIXED_SCANS, lambda: tar(scan(), file("b.h5", fastmri())))

@@ -23,10 +23,10 @@ from mrirecon.decompress.stage import decompress
 DECIDED_AT_INTAKE = """
 unsafe_path link_member special_member bad_name duplicate_member too_large too_many_members nested_archive
 not_an_archive corrupt_archive trailing_data no_raw_data h5_external h5_links h5_filter h5_corrupt h5_schema
-non_finite no_acquisitions length_mismatch mixed_scans xml_forbidden xml_invalid xml_too_large truncated
-unsupported incomplete bad_settings
+non_finite no_acquisitions length_mismatch index_range incomplete_kspace mixed_scans xml_forbidden
+xml_invalid xml_too_large truncated unsupported incomplete bad_settings
 """
-"""What is left is decided by the sorter (channels, index, coverage, noise, geometry) and tested with it."""
+"""What is left is decided by the sorter (channels, noise, geometry) and tested with it."""
 
 
 def check_sentence(message: str) -> None:

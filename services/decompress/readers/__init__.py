@@ -33,6 +33,9 @@ from . import bart, fastmri, mrd
 
 Reader = Callable[[Member, Limits, Progress], list[Part]]
 
+_FEWEST = 4
+"""The lines of an image reach over more than one in so many of the matrix."""
+
 
 def _read_twix(member: Member, limits: Limits, progress: Progress) -> list[Part]:
     # Imported when needed: twixtools brings matplotlib along, a second for every scan of another format.
@@ -187,7 +190,21 @@ def _patterns(sorted_: Sorted, separate_acs: bool) -> list[SamplingPattern]:
             if key not in found:
                 found[key] = detect(one)
                 require_declared(found[key], declared=r_y * r_z > 1, separate_acs=separate_acs)
+                _refuse_rest(found[key])
     return list(found.values())
+
+
+def _refuse_rest(pattern: SamplingPattern) -> None:
+    """Refuse a few lines about the centre: a scan stopped early, which would pass for partial Fourier."""
+    for axis, (low, stop), n in zip(
+        ("kz", "ky"), (pattern.sampled_z, pattern.sampled_y), pattern.shape, strict=True
+    ):
+        if stop - low < n and (stop - low) * _FEWEST <= n:
+            raise PermanentError(
+                Code.INCOMPLETE_KSPACE,
+                f"Lines {low} to {stop - 1} of {n} along {axis} were found, one in {_FEWEST} or fewer: too "
+                "few for partial Fourier. Send the whole scan.",
+            )
 
 
 def _calibration(scan: Scan, sorted_: Sorted, notes: Notes) -> tuple[Block | None, Ints | None]:

@@ -26,6 +26,7 @@ _DIMS = 16
 _READ, _PHS1, _PHS2, _COIL, _TE, _TIME, _TIME2, _SLICE, _AVG = 0, 1, 2, 3, 5, 10, 11, 13, 14
 _USED = {_READ, _PHS1, _PHS2, _COIL, _TE, _TIME, _TIME2, _SLICE, _AVG}
 _MAX_HEADER = 64 * 1024
+_MAX_DIGITS = 10
 
 
 def read(members: list[Member], limits: Limits, progress: Progress) -> list[Part]:
@@ -74,7 +75,8 @@ def dimensions(member: Member) -> tuple[int, ...]:
     with member.open() as stream:
         text = stream.read(_MAX_HEADER).decode("ascii", "replace")
     found = re.search(r"^# Dimensions[^\n]*\n([0-9 \t]*)", text, re.MULTILINE)
-    numbers = [int(word) for word in found.group(1).split()] if found else []
+    words = found.group(1).split() if found else []
+    numbers = [int(word) if len(word) <= _MAX_DIGITS else 0 for word in words]
     if not numbers or len(numbers) > _DIMS or any(not 1 <= n <= 2**31 for n in numbers):
         raise PermanentError(
             Code.LENGTH_MISMATCH, "The BART header gives no dimensions of 1 or more: write it again."

@@ -49,7 +49,9 @@ def read(member: Member, limits: Limits, progress: Progress) -> list[Part]:
         for average in range(averages):
             for slice_ in range(n_slices):
                 block = data[average, slice_] if data.ndim == 5 else data[slice_]
-                stores.append(np.ascontiguousarray(block.astype(np.complex64, copy=False).transpose(2, 0, 1)))
+                with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused
+                    block = block.astype(np.complex64, copy=False)
+                stores.append(np.ascontiguousarray(block.transpose(2, 0, 1)))
                 counters.append({"average": average, "slice": slice_})
                 progress("read", len(stores) / (averages * n_slices), "")
     encoding, warnings = _encoding(header.encodings[0], n_x, n_y)
