@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..contract import ids
-from ..contract.codes import Code, End, MrireconError, RetryableError
+from ..contract.codes import Code, End, MrireconError, PermanentError, RetryableError
 from ..contract.keys import RECORD_FILE
 from ..contract.profiles import RECON_VERSION, Profile, profile
 from ..contract.progress import Progress, silent
@@ -80,10 +80,9 @@ def run_archive(
     except Exception as caught:
         error = _explained(caught)
         record = end_record(record, error)
-        record["scan_id"] = (
-            record["scan_id"]
-            or (caught.scan_id if isinstance(caught, MrireconError) else None)
-            or _scan_id(archive)
+        record["scan_id"] = record["scan_id"] or (
+            # the intake gives what it rejects an id, but where reading all of it would take too long
+            caught.scan_id if isinstance(caught, PermanentError) else _scan_id(archive)
         )
         place = _keep_record(record, out)
     return Outcome(
@@ -182,9 +181,9 @@ def _keep_record(record: dict[str, Any], out: Path) -> Path | None:
 
 
 def _scan_id(archive: Path) -> str | None:
-    if not archive.is_file():  # a pipe or a device may never end
-        return None
     try:
+        if not archive.is_file():  # a pipe or a device may never end
+            return None
         with archive.open("rb") as file:
             return ids.scan_id(file)
     except OSError:

@@ -246,6 +246,25 @@ def test_a_path_that_is_no_file_ends_in_a_sentence(kind, found, to_do, tmp_path,
     assert everything_in(tmp_path / "out") == []
 
 
+def test_a_path_that_cannot_be_asked_about_ends_in_a_sentence(tmp_path, capsys):
+    assert main(["run", "n" * 300, "--out", str(tmp_path / "out"), "--json"]) == 1
+    (end,) = lines(capsys.readouterr())
+    assert (end["status"], end["code"], end["scan_id"]) == ("failed", "storage", None)
+    assert "Error" not in end["message"]
+
+
+def test_an_archive_beyond_all_limits_is_refused_unread(tmp_path, capsys):
+    path = tmp_path / "scan.tar"
+    path.touch()
+    try:
+        os.truncate(path, 1 << 42)
+    except OSError:
+        pytest.skip("needs a file system with sparse files")
+    assert main(["run", str(path), "--out", str(tmp_path / "out"), "--json"]) == 3
+    (end,) = lines(capsys.readouterr())
+    assert (end["code"], end["scan_id"]) == ("too_large", None)
+
+
 def test_a_full_disk_is_a_sentence_and_leaves_no_half_record(archive, tmp_path, capsys):
     """On a real small disk: libhdf5 crashes when it closes a file that cannot be written."""
     disk = tmp_path / "disk"
