@@ -123,7 +123,11 @@ def _submit(operator: Operator, arguments: Namespace) -> int:
     if arguments.no_wait:
         return Exit.OK
     last = State.WAITING.value
-    for row in operator.follow(sent.scan_id, timeout=arguments.timeout):
+
+    def tell(sentence: str) -> None:
+        print(sentence, file=sys.stderr, flush=True)
+
+    for row in operator.follow(sent.scan_id, timeout=arguments.timeout, notice=tell):
         why = f": {row.message}" if row.message and row.state != State.DONE.value else ""
         print(f"{row.updated_at[11:19]}  {row.stage:<10} {row.state}{why}", file=sys.stderr, flush=True)
         last = row.state

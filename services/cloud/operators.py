@@ -154,8 +154,12 @@ class Operator:
         every: float = 1.0,
         timeout: float = 0,
         sleep: Callable[[float], None] = time.sleep,
+        notice: Callable[[str], None] | None = None,
+        unseen_seconds: float = 300,
     ) -> Iterator[ScanStatus]:
         """Yield a scan's rows as they change, until its last stage has ended.
+
+        ``notice`` is told, once, when no worker has taken the scan within ``unseen_seconds``.
 
         Raises
         ------
@@ -172,6 +176,13 @@ class Operator:
                     yield row
             if finished(rows):
                 return
+            if notice and not rows and time.monotonic() - begun > unseen_seconds:
+                notice(
+                    f"No worker has taken the scan within {unseen_seconds:.0f} s. Either none runs yet "
+                    "(mrirecon queues), or nobody announced it: scans of a site behind a file gateway are "
+                    "announced by the gateway alone. Submit under a site that sends to S3."
+                )
+                notice = None
             if timeout and time.monotonic() - begun > timeout:
                 raise RetryableError(
                     Code.TIMED_OUT, f"The scan has not ended within {timeout:.0f} s; it goes on without us."

@@ -37,6 +37,17 @@ def test_submit_is_followed_to_its_end(world, operator, tmp_path):
     assert "DOE" not in "".join(world.keys_in("raw")) + as_json(seen)
 
 
+def test_a_scan_that_nobody_announced_is_told_once(operator, tmp_path):
+    """The bucket announces nothing here, as for a site whose gateway should."""
+    file = tmp_path / "scan.tar"
+    file.write_bytes(make_tar(b"unannounced"))
+    sent, told = operator.submit(file, site="a"), []
+    with pytest.raises(RetryableError, match="not ended within"):
+        list(operator.follow(sent.scan_id, every=0.05, timeout=1, notice=told.append, unseen_seconds=0.2))
+    assert len(told) == 1
+    assert "nobody announced it" in told[0]
+
+
 def test_status_shows_one_row_a_scan_and_all_rows_of_one(world, operator):
     done, bad, waiting = make_tar(b"done"), b"no archive" * 60, make_tar(b"waits")
     world.put(done, "1")
