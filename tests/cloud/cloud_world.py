@@ -249,7 +249,12 @@ class World:
         return told
 
     def outstanding(self):
-        return sum(depth for name, depth in self.depths().items() if not name.endswith("-dead"))
+        # The emulator counts visible and hidden messages one after the other: one that turns visible between
+        # is in neither count, but not twice running.
+        for _ in range(2):
+            if found := sum(depth for name, depth in self.depths().items() if not name.endswith("-dead")):
+                return found
+        return 0
 
     def dead(self):
         return {
@@ -316,7 +321,8 @@ class World:
     def assert_done_once(self, *archives, killed=False):
         """Each of these scans is done, with one published record and all its files; nothing else is."""
         wanted = sorted({scan_of(archive) for archive in archives})
-        assert sorted(key.split("/")[1] for key in self.records()) == wanted
+        found = sorted(key.split("/")[1] for key in self.records())
+        assert found == wanted, f"{self.depths()}; {[self.states_of(scan) for scan in wanted]}"
         for scan in wanted:
             assert self.states_of(scan) == {"intake": "done", "recon": "done"}
             folder = next(key for key in self.records() if key.split("/")[1] == scan).rpartition("/")[0]

@@ -171,6 +171,7 @@ def test_an_unknown_environment_is_told_by_the_app(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow  # it wants the command line from npm's registry
 def test_the_command_lines_output_goes_to_a_log(tmp_path, capfd):
     cdk.install()
     with (tmp_path / "cdk.log").open("wb") as log:
