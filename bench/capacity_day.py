@@ -70,7 +70,7 @@ WHAT_IF: dict[str, Callable[[Config], Config]] = {
     "GPU workers idle 15 s before they leave": machines("recon", idle_seconds=15.0),
     "shorter reconstruct target (450 s)": machines("recon", policy={"target_seconds": 450.0}),
     "shorter decompress target (120 s)": machines("decompress", policy={"target_seconds": 120.0}),
-}  # fmt: skip
+}
 
 
 def scaler(config: Config) -> Row:

@@ -79,9 +79,14 @@ class Fleet:
                     "MRIRECON_POLL_SECONDS": "1",
                     "MRIRECON_DRAIN_SECONDS": "0.5",
                 }
-                self.workers[stage].append(subprocess.Popen(
-                    [sys.executable, str(HERE.parent / "tests/cloud/run_worker.py"), stage], env=environ,
-                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))  # fmt: skip
+                self.workers[stage].append(
+                    subprocess.Popen(
+                        [sys.executable, str(HERE.parent / "tests/cloud/run_worker.py"), stage],
+                        env=environ,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                    )
+                )
                 self.started += 1
 
     def hurt(self, chance):
@@ -143,9 +148,12 @@ def run(scans, *, seed=1, every=6.0, workers=2, patience=3600, evidence=None, sa
             Operator().queues()  # records those whose worker was killed in the last try
         found = evidence_of(world, wanted, keys, fleet)
         found.run = {
-            "seconds": round(seconds, 1), "workers of each stage": workers, "killed": fleet.killed,
-            "told to stop": fleet.stopped, "workers started": fleet.started,
-        }  # fmt: skip
+            "seconds": round(seconds, 1),
+            "workers of each stage": workers,
+            "killed": fleet.killed,
+            "told to stop": fleet.stopped,
+            "workers started": fleet.started,
+        }
         if evidence is not None:
             found.keep(evidence)
         return chaos_judge.judge(found)
@@ -155,19 +163,30 @@ def evidence_of(world, wanted, keys, fleet):
     """Collect what there is to judge by."""
     told = world.s3.get_paginator("list_object_versions").paginate(Bucket=world.buckets["images"])
     records = [
-        (item["Key"].split("/")[1], item["VersionId"]) for page in told for item in page.get("Versions", [])
+        (item["Key"].split("/")[1], item["VersionId"])
+        for page in told
+        for item in page.get("Versions", [])
         if item["Key"].endswith("/scan.json")
-    ]  # fmt: skip
+    ]
     return chaos_judge.Evidence(
-        wanted=wanted, scan_of_key=keys, items=world.items(), records=records, messages=world.messages(),
-        dead=world.dead(), max_receives=MAX_RECEIVES, hurt=fleet.hurt_pids,
-    )  # fmt: skip
+        wanted=wanted,
+        scan_of_key=keys,
+        items=world.items(),
+        records=records,
+        messages=world.messages(),
+        dead=world.dead(),
+        max_receives=MAX_RECEIVES,
+        hurt=fleet.hurt_pids,
+    )
 
 
 def machine():
     """Return this machine in a few words."""
-    names = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-             if line.startswith("model name")]  # fmt: skip
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{len(os.sched_getaffinity(0))} cores ({names[0] if names else platform.machine()}), "
@@ -220,9 +239,15 @@ def main():
     if arguments.judge is not None:
         facts = chaos_judge.judge(chaos_judge.Evidence.kept(arguments.judge))
     else:
-        facts = run(arguments.scans, seed=arguments.seed, workers=arguments.workers, every=arguments.every,
-                    patience=arguments.patience, evidence=arguments.evidence,
-                    say=lambda text: print(text, file=sys.stderr, flush=True))  # fmt: skip
+        facts = run(
+            arguments.scans,
+            seed=arguments.seed,
+            workers=arguments.workers,
+            every=arguments.every,
+            patience=arguments.patience,
+            evidence=arguments.evidence,
+            say=lambda text: print(text, file=sys.stderr, flush=True),
+        )
     text = report(facts, arguments)
     if arguments.report == "-":
         print(text)

@@ -82,14 +82,20 @@ def judge(evidence):
     tried = {(item["pk"], item["sk"].split("#")[1]) for item in attempts}
     outcomes = collections.Counter(item.get("outcome", "no outcome: its worker died") for item in attempts)
     return {
-        **evidence.run, "scans": len(wanted), "end states": len(final),
+        **evidence.run,
+        "scans": len(wanted),
+        "end states": len(final),
         "ends": dict(collections.Counter(final.values())),
         "records published (all versions)": len(evidence.records),
-        "lost": len(lost), "double": len(double),
+        "lost": len(lost),
+        "double": len(double),
         "failed because workers were lost in every try": len(proven),
-        "attempts": len(attempts), "retries": len(attempts) - len(tried), "outcomes": dict(outcomes),
-        **messages_of(evidence), "dead letters": evidence.dead,
-    }  # fmt: skip
+        "attempts": len(attempts),
+        "retries": len(attempts) - len(tried),
+        "outcomes": dict(outcomes),
+        **messages_of(evidence),
+        "dead letters": evidence.dead,
+    }
 
 
 def all_tries_lost(evidence, scan, stage):
@@ -99,18 +105,22 @@ def all_tries_lost(evidence, scan, stage):
     must be one that was killed or told to stop.
     """
     attempts = [
-        item for item in evidence.items
+        item
+        for item in evidence.items
         if item["pk"] == f"scan#{scan}" and item["sk"].startswith(f"attempt#{stage}#")
-    ]  # fmt: skip
+    ]
     hurt = all(
         item.get("outcome") in LOST_WORKER and int(item["owner"].rsplit("-", 2)[1]) in evidence.hurt
         for item in attempts
     )
     spent = [
-        message for message in evidence.messages
-        if message["queue"].startswith(stage) and not message["deleted"]
-        and lane_receives(message) >= evidence.max_receives and scan in scans_of(message, evidence)
-    ]  # fmt: skip
+        message
+        for message in evidence.messages
+        if message["queue"].startswith(stage)
+        and not message["deleted"]
+        and lane_receives(message) >= evidence.max_receives
+        and scan in scans_of(message, evidence)
+    ]
     return bool(attempts and hurt and spent)
 
 
@@ -142,11 +152,14 @@ def messages_of(evidence):
         assert len(dead) == evidence.dead[stage], f"{stage}: dead letters unaccounted for"
         passed_on = sum(message["delayed"] for message in mine)
         told[f"messages: {stage}"] = {
-            f"{sent} sent": len(mine) - passed_on, "passed on as fresh copies": passed_on,
-            "handed out": sum(receives), "of these again": sum(max(0, times - 1) for times in receives),
+            f"{sent} sent": len(mine) - passed_on,
+            "passed on as fresh copies": passed_on,
+            "handed out": sum(receives),
+            "of these again": sum(max(0, times - 1) for times in receives),
             "most times one was": max(receives, default=0),
-            "deleted": len(deleted), "dead": len(dead),
-        }  # fmt: skip
+            "deleted": len(deleted),
+            "dead": len(dead),
+        }
     return told
 
 

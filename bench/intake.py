@@ -44,9 +44,12 @@ def generate(path: Path, slices: int) -> None:
     kind = np.dtype([("head", HEAD), ("traj", ragged), ("data", ragged)])
     count = slices * LINES + NOISE
     encoding = Encoding(
-        matrix=(1, LINES, SAMPLES), fov_mm=(4.0, 256.0, 512.0), recon_matrix=(1, LINES, SAMPLES // 2),
-        recon_fov_mm=(4.0, 256.0, 256.0), centre=(0, LINES // 2),
-    )  # fmt: skip
+        matrix=(1, LINES, SAMPLES),
+        fov_mm=(4.0, 256.0, 512.0),
+        recon_matrix=(1, LINES, SAMPLES // 2),
+        recon_fov_mm=(4.0, 256.0, 256.0),
+        centre=(0, LINES // 2),
+    )
     limits = {"kspace_encoding_step_1": (0, LINES - 1, LINES // 2)}
     xml = header_xml(ScannerHeader(coils=[f"c{i}" for i in range(COILS)]), encoding, limits)
     with h5py.File(path, "w") as file:
@@ -145,10 +148,15 @@ def intake(path: Path) -> None:
     seconds = time.perf_counter() - began
     print(
         json.dumps(
-            {"cpu": cpu(), "seconds": seconds, "peak": found.peak_memory_bytes, "steps": found.seconds,
-             "written": target.stat().st_size}
+            {
+                "cpu": cpu(),
+                "seconds": seconds,
+                "peak": found.peak_memory_bytes,
+                "steps": found.seconds,
+                "written": target.stat().st_size,
+            }
         )
-    )  # fmt: skip
+    )
     target.unlink()
 
 

@@ -90,11 +90,18 @@ def compare(name, full, r, acs):
     told = [f"{parts[one][part]:.3f}" for part in ("calibration", "outside") for one in ("grappa", "raki")]
     raki = done[Method.RAKI]
     cells = [
-        name, r, acs, *(f"{score[method]:.2f}" for method in score), chosen.method.value, *told,
-        "yes" if true else "no", raki.choice.kernel, f"{raki.choice.grown_ridge:g}",
+        name,
+        r,
+        acs,
+        *(f"{score[method]:.2f}" for method in score),
+        chosen.method.value,
+        *told,
+        "yes" if true else "no",
+        raki.choice.kernel,
+        f"{raki.choice.grown_ridge:g}",
         f"{np.mean(raki.network['nonlinear_share']):.2f}",
         *(f"{seconds[method]:.1f}" for method in (Method.GRAPPA, Method.RAKI, Method.AUTO)),
-    ]  # fmt: skip
+    ]
     row = "| " + " | ".join(str(cell) for cell in cells) + " |"
     return row, true, score[Method.AUTO] - score[Method.GRAPPA]
 
@@ -126,15 +133,21 @@ def main():
         "| nonlinear share | CPU s GRAPPA | RAKI | auto |"
     )
     text = [
-        "# Hold-out ranking against the truth", "",
+        "# Hold-out ranking against the truth",
+        "",
         f"Written by `bench/raki_holdout.py`; Python {platform.python_version()}, torch {torch.__version__}, "
         f"numpy {np.__version__}, scipy {scipy.__version__}, {torch.get_num_threads()} threads. One run, one "
         "slice each. PSNR of the RSS magnitude inside the object; hold-out errors are error energy over "
-        "signal energy, on held-back calibration equations and on acquired lines outside them.", "",
-        head, "|" + "---|" * (head.count("|") - 1), *rows, "",
+        "signal energy, on held-back calibration equations and on acquired lines outside them.",
+        "",
+        head,
+        "|" + "---|" * (head.count("|") - 1),
+        *rows,
+        "",
         f"The hold-out ranks RAKI and GRAPPA as the truth does in {agree} of {len(rows)} cases; `auto` is at "
-        f"worst {abs(worst):.2f} dB under `grappa`.", "",
-    ]  # fmt: skip
+        f"worst {abs(worst):.2f} dB under `grappa`.",
+        "",
+    ]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("\n".join(text), encoding="utf-8")
 

@@ -163,15 +163,20 @@ def main():
             print(rows[-1], flush=True)
     head = "| scan | network | PSNR dB | CPU s | wall s | GFLOP | CPU: times less than published |"
     text = [
-        "# RAKI beside the published layout", "",
+        "# RAKI beside the published layout",
+        "",
         f"Written by `bench/raki_vs_published.py`; R={args.r}, {args.acs} calibration lines, one slice, "
         f"{args.threads} thread(s), one run. Python {platform.python_version()}, torch {torch.__version__}, "
         f"numpy {np.__version__}, {platform.machine()}.",
         "GFLOP: matrix products and convolutions of training as torch's counter sees them, four real "
         "products for a complex one; ours with the kernel's hold-out and prediction, the published one "
-        "without.", "",
-        head, "|" + "---|" * (head.count("|") - 1), *rows, "",
-    ]  # fmt: skip
+        "without.",
+        "",
+        head,
+        "|" + "---|" * (head.count("|") - 1),
+        *rows,
+        "",
+    ]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text("\n".join(text), encoding="utf-8")
 

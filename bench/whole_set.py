@@ -29,9 +29,13 @@ DRAWN = 4
 
 def make_archive(folder: Path, n_slices: int) -> Path:
     protocol = Protocol(
-        matrix=(LINES, SAMPLES // 2), fov_mm=(256.0, 256.0), n_slices=DRAWN, n_coils=COILS,
-        acceleration=ACCELERATION, n_acs=ACS,
-    )  # fmt: skip
+        matrix=(LINES, SAMPLES // 2),
+        fov_mm=(256.0, 256.0),
+        n_slices=DRAWN,
+        n_coils=COILS,
+        acceleration=ACCELERATION,
+        n_acs=ACS,
+    )
     rng = np.random.default_rng(0)
     drawn = [full_kspace(protocol, s) for s in range(DRAWN)]
     sigma = 0.004
@@ -43,13 +47,20 @@ def make_archive(folder: Path, n_slices: int) -> Path:
     for s in range(n_slices):
         for ky in np.flatnonzero(sampled_lines(LINES, ACCELERATION, ACS)):
             writer.add(
-                (drawn[s % DRAWN][:, ky] + noise(SAMPLES)).astype(np.complex64), kspace_encode_step_1=ky,
-                slice=s, position=(0, 0, 5.0 * s), **axes,
-            )  # fmt: skip
+                (drawn[s % DRAWN][:, ky] + noise(SAMPLES)).astype(np.complex64),
+                kspace_encode_step_1=ky,
+                slice=s,
+                position=(0, 0, 5.0 * s),
+                **axes,
+            )
     encoding = Encoding(
-        matrix=(1, LINES, SAMPLES), fov_mm=(5.0, 256.0, 512.0), recon_matrix=(1, LINES, SAMPLES // 2),
-        recon_fov_mm=(5.0, 256.0, 256.0), centre=(0, LINES // 2), acceleration=(ACCELERATION, 1),
-    )  # fmt: skip
+        matrix=(1, LINES, SAMPLES),
+        fov_mm=(5.0, 256.0, 512.0),
+        recon_matrix=(1, LINES, SAMPLES // 2),
+        recon_fov_mm=(5.0, 256.0, 256.0),
+        centre=(0, LINES // 2),
+        acceleration=(ACCELERATION, 1),
+    )
     limits = {"kspace_encoding_step_1": (0, LINES - 1, LINES // 2), "kspace_encoding_step_2": (0, 0, 0)}
     raw = folder / "scan.h5"
     writer.write(raw, header_xml(ScannerHeader(coils=[f"C{i}" for i in range(COILS)]), encoding, limits))
@@ -73,9 +84,21 @@ def main() -> None:
         folder = Path(name)
         archive = make_archive(folder, arguments.slices)
         call = [
-            sys.executable, "-m", "mrirecon.cli", "run", str(archive), "--out", str(folder / "out"), "--json",
-            "--method", arguments.method, "--profile", arguments.profile, "--device", arguments.device,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "mrirecon.cli",
+            "run",
+            str(archive),
+            "--out",
+            str(folder / "out"),
+            "--json",
+            "--method",
+            arguments.method,
+            "--profile",
+            arguments.profile,
+            "--device",
+            arguments.device,
+        ]
         begun = time.perf_counter()
         done = subprocess.run(call, capture_output=True, text=True, check=True)
         wall = time.perf_counter() - begun

@@ -44,9 +44,16 @@ class Alarms(Construct):
     """All alarms of the pipeline."""
 
     def __init__(
-        self, scope: Construct, name: str, *, topic: sns.ITopic, env: Environment, data: DataResources,
-        functions: dict[str, lambda_.IFunction], function_dead_letters: sqs.IQueue,
-    ) -> None:  # fmt: skip
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        topic: sns.ITopic,
+        env: Environment,
+        data: DataResources,
+        functions: dict[str, lambda_.IFunction],
+        function_dead_letters: sqs.IQueue,
+    ) -> None:
         super().__init__(scope, name)
         self._topic = topic
         self.all: list[cloudwatch.Alarm] = []
@@ -56,18 +63,32 @@ class Alarms(Construct):
         self._functions(functions)
 
     def add(
-        self, name: str, metric: cloudwatch.IMetric, *, page: str, what: str, threshold: float, minutes: int,
-        of: int | None = None, comparison: cloudwatch.ComparisonOperator = ABOVE,
+        self,
+        name: str,
+        metric: cloudwatch.IMetric,
+        *,
+        page: str,
+        what: str,
+        threshold: float,
+        minutes: int,
+        of: int | None = None,
+        comparison: cloudwatch.ComparisonOperator = ABOVE,
         missing: cloudwatch.TreatMissingData = QUIET,
-    ) -> cloudwatch.Alarm:  # fmt: skip
+    ) -> cloudwatch.Alarm:
         """Add an alarm whose description ends in the name of its page."""
         if not (RUNBOOK / page).is_file():
             raise FileNotFoundError(f"alarm {name}: expected its page docs/runbook/{page}, found none")
         alarm = cloudwatch.Alarm(
-            self, name, metric=metric, alarm_description=f"{what} What to do: docs/runbook/{page}",
-            threshold=threshold, comparison_operator=comparison, treat_missing_data=missing,
-            evaluation_periods=of or minutes, datapoints_to_alarm=minutes,
-        )  # fmt: skip
+            self,
+            name,
+            metric=metric,
+            alarm_description=f"{what} What to do: docs/runbook/{page}",
+            threshold=threshold,
+            comparison_operator=comparison,
+            treat_missing_data=missing,
+            evaluation_periods=of or minutes,
+            datapoints_to_alarm=minutes,
+        )
         alarm.add_alarm_action(actions.SnsAction(self._topic))
         alarm.add_ok_action(actions.SnsAction(self._topic))
         self.all.append(alarm)
@@ -78,29 +99,48 @@ class Alarms(Construct):
 
         def of_gateway(name: str) -> cloudwatch.Metric:
             return cloudwatch.Metric(
-                namespace="AWS/StorageGateway", metric_name=name, dimensions_map={"GatewayId": gateway_id},
-                statistic="Maximum", period=signals.MINUTE,
-            )  # fmt: skip
+                namespace="AWS/StorageGateway",
+                metric_name=name,
+                dimensions_map={"GatewayId": gateway_id},
+                statistic="Maximum",
+                period=signals.MINUTE,
+            )
 
         self.add(
-            "GatewayCacheDirty", of_gateway("CachePercentDirty"), page="gateway.md", threshold=80, minutes=15,
+            "GatewayCacheDirty",
+            of_gateway("CachePercentDirty"),
+            page="gateway.md",
+            threshold=80,
+            minutes=15,
             what="The gateway uploads more slowly than scanners write; its cache fills.",
-        )  # fmt: skip
+        )
         self.add(
-            "GatewayUnwell", of_gateway("HealthNotifications"), page="gateway.md", threshold=0, minutes=1,
+            "GatewayUnwell",
+            of_gateway("HealthNotifications"),
+            page="gateway.md",
+            threshold=0,
+            minutes=1,
             what="The gateway reports a fault.",
-        )  # fmt: skip
+        )
 
     def watch_lustre(self, file_system_id: str, capacity_gib: int) -> None:
         """Add the alarm of the k-space cache."""
         free = cloudwatch.Metric(
-            namespace="AWS/FSx", metric_name="FreeDataStorageCapacity",
-            dimensions_map={"FileSystemId": file_system_id}, statistic="Sum", period=signals.MINUTE,
-        )  # fmt: skip
+            namespace="AWS/FSx",
+            metric_name="FreeDataStorageCapacity",
+            dimensions_map={"FileSystemId": file_system_id},
+            statistic="Sum",
+            period=signals.MINUTE,
+        )
         self.add(
-            "LustreFull", free, page="lustre.md", comparison=BELOW, threshold=capacity_gib * 2**30 * 0.1,
-            minutes=15, what="Less than a tenth of the k-space cache is free.",
-        )  # fmt: skip
+            "LustreFull",
+            free,
+            page="lustre.md",
+            comparison=BELOW,
+            threshold=capacity_gib * 2**30 * 0.1,
+            minutes=15,
+            what="Less than a tenth of the k-space cache is free.",
+        )
 
     def _dead_letters(self, data: DataResources, functions: sqs.IQueue) -> None:
         for name, queue, what in (
@@ -133,9 +173,13 @@ class Alarms(Construct):
         )
         for name, queue, minutes in lanes:
             self.add(
-                name, signals.age(queue), page="scans-wait.md", threshold=minutes * 60, minutes=3,
+                name,
+                signals.age(queue),
+                page="scans-wait.md",
+                threshold=minutes * 60,
+                minutes=3,
                 what=f"A scan has waited in its queue for more than {minutes} minutes.",
-            )  # fmt: skip
+            )
 
     def _workers(self, *, computed: bool) -> None:
         for stage, page in ((Stage.DECOMPRESS, "no-tasks.md"), (Stage.RECON, "no-machines.md")):
@@ -161,17 +205,26 @@ class Alarms(Construct):
                 what="The scaler has decided nothing for ten minutes: queues may grow unseen.",
             )
             self.add(
-                f"ScalerErrors{label}", signals.of_stage(metrics.SCALER_ERRORS, stage, statistic="Sum"),
-                page="scaler.md", threshold=0, minutes=5, of=10,
+                f"ScalerErrors{label}",
+                signals.of_stage(metrics.SCALER_ERRORS, stage, statistic="Sum"),
+                page="scaler.md",
+                threshold=0,
+                minutes=5,
+                of=10,
                 what="The scaler could not read or set something; it changed nothing then.",
-            )  # fmt: skip
+            )
 
     def _functions(self, functions: dict[str, lambda_.IFunction]) -> None:
         for name, function in sorted(functions.items()):
             self.add(
-                f"Errors{name}", function.metric_errors(period=signals.FIVE_MINUTES), page="functions.md",
-                threshold=0, minutes=2, of=3, what=f"The {name} Lambda fails.",
-            )  # fmt: skip
+                f"Errors{name}",
+                function.metric_errors(period=signals.FIVE_MINUTES),
+                page="functions.md",
+                threshold=0,
+                minutes=2,
+                of=3,
+                what=f"The {name} Lambda fails.",
+            )
             self.add(
                 f"Throttles{name}",
                 function.metric_throttles(period=signals.FIVE_MINUTES),

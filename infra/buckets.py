@@ -33,14 +33,16 @@ class Buckets(Construct):
         done_key, done_value = keys.DONE_TAG
         self.raw = self._bucket("Raw", events=True, noncurrent=storage.noncurrent_days)
         self.raw.add_lifecycle_rule(
-            id="ended-scans-to-deep-archive", prefix=keys.INCOMING, tag_filters={done_key: done_value},
+            id="ended-scans-to-deep-archive",
+            prefix=keys.INCOMING,
+            tag_filters={done_key: done_value},
             transitions=[
                 s3.Transition(
                     storage_class=s3.StorageClass.DEEP_ARCHIVE,
                     transition_after=Duration.days(storage.deep_archive_after_days),
                 )
             ],
-        )  # fmt: skip
+        )
 
         self.kspace = self._bucket("Kspace", noncurrent=1)
         self.kspace.add_lifecycle_rule(
@@ -48,34 +50,43 @@ class Buckets(Construct):
         )
 
         self.images = self._bucket(
-            "Images", events=True, noncurrent=storage.noncurrent_days,
+            "Images",
+            events=True,
+            noncurrent=storage.noncurrent_days,
             tiering=s3.IntelligentTieringConfiguration(
-                name="unread-images", prefix=keys.IMAGES,
+                name="unread-images",
+                prefix=keys.IMAGES,
                 archive_access_tier_time=Duration.days(storage.images_archive_after_days),
                 deep_archive_access_tier_time=Duration.days(storage.images_deep_archive_after_days),
             ),
-        )  # fmt: skip
+        )
         self.images.add_lifecycle_rule(
-            id="images-to-intelligent-tiering", prefix=keys.IMAGES,
+            id="images-to-intelligent-tiering",
+            prefix=keys.IMAGES,
             transitions=[
                 s3.Transition(
                     storage_class=s3.StorageClass.INTELLIGENT_TIERING, transition_after=Duration.days(0)
                 )
             ],
-        )  # fmt: skip
+        )
 
         self.quarantine = self._bucket("Quarantine", noncurrent=storage.noncurrent_days)
         self.quarantine.add_lifecycle_rule(
-            id="rejected-archives-end", prefix=keys.QUARANTINE,
+            id="rejected-archives-end",
+            prefix=keys.QUARANTINE,
             expiration=Duration.days(storage.quarantine_days),
-        )  # fmt: skip
+        )
 
         self.models = self._bucket("Models", noncurrent=storage.noncurrent_days) if env.development else None
 
     def _bucket(
-        self, name: str, *, noncurrent: int, events: bool = False,
+        self,
+        name: str,
+        *,
+        noncurrent: int,
+        events: bool = False,
         tiering: s3.IntelligentTieringConfiguration | None = None,
-    ) -> s3.Bucket:  # fmt: skip
+    ) -> s3.Bucket:
         bucket = private_bucket(
             self,
             name,
@@ -92,48 +103,66 @@ class Buckets(Construct):
     def _log_bucket(self) -> s3.Bucket:
         env = self._env
         bucket = s3.Bucket(
-            self, "Logs",
+            self,
+            "Logs",
             # Server access logs can only be delivered to buckets with S3's own keys.
             encryption=s3.BucketEncryption.S3_MANAGED,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-            enforce_ssl=True, minimum_tls_version=1.2, versioned=True,
+            enforce_ssl=True,
+            minimum_tls_version=1.2,
+            versioned=True,
             removal_policy=RemovalPolicy.RETAIN if env.keep_data else RemovalPolicy.DESTROY,
             auto_delete_objects=not env.keep_data and env.emulator is None,
             lifecycle_rules=[
                 _hygiene(env.storage.noncurrent_days),
                 s3.LifecycleRule(id="logs-end", expiration=Duration.days(env.storage.log_days)),
             ],
-        )  # fmt: skip
+        )
         acknowledge(bucket, NO_REPLICA, *controls("S3BucketReplicationEnabled"))
         acknowledge(
-            bucket, "Server access logs can only be delivered to buckets with S3's own keys.",
+            bucket,
+            "Server access logs can only be delivered to buckets with S3's own keys.",
             *controls("S3DefaultEncryptionKMS"),
-        )  # fmt: skip
+        )
         acknowledge(
-            bucket, "The log bucket would log its own log deliveries for ever.",
-            *controls("S3BucketLoggingEnabled"), "AwsSolutions-S1",
-        )  # fmt: skip
+            bucket,
+            "The log bucket would log its own log deliveries for ever.",
+            *controls("S3BucketLoggingEnabled"),
+            "AwsSolutions-S1",
+        )
         return bucket
 
 
 def private_bucket(
-    scope: Construct, name: str, *, env: Environment, key: kms.IKey, noncurrent_days: int,
-    logs: s3.IBucket | None, tiering: s3.IntelligentTieringConfiguration | None = None,
-) -> s3.Bucket:  # fmt: skip
+    scope: Construct,
+    name: str,
+    *,
+    env: Environment,
+    key: kms.IKey,
+    noncurrent_days: int,
+    logs: s3.IBucket | None,
+    tiering: s3.IntelligentTieringConfiguration | None = None,
+) -> s3.Bucket:
     """Return a bucket as all of ours are: private, encrypted, TLS-only, versioned, cleaned."""
     bucket = s3.Bucket(
-        scope, name,
-        encryption=s3.BucketEncryption.KMS, encryption_key=key, bucket_key_enabled=True,
+        scope,
+        name,
+        encryption=s3.BucketEncryption.KMS,
+        encryption_key=key,
+        bucket_key_enabled=True,
         block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
         object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-        enforce_ssl=True, minimum_tls_version=1.2, versioned=True,
+        enforce_ssl=True,
+        minimum_tls_version=1.2,
+        versioned=True,
         server_access_logs_bucket=logs,
         server_access_logs_prefix=f"{name.lower()}/" if logs else None,
         intelligent_tiering_configurations=[tiering] if tiering else None,
-        removal_policy=removal(env), auto_delete_objects=not env.keep_data and env.emulator is None,
+        removal_policy=removal(env),
+        auto_delete_objects=not env.keep_data and env.emulator is None,
         lifecycle_rules=[_hygiene(noncurrent_days)],
-    )  # fmt: skip
+    )
     acknowledge(bucket, NO_REPLICA, *controls("S3BucketReplicationEnabled"))
     return bucket
 

@@ -18,31 +18,37 @@ class MonthlyBudget(Construct):
         tag = env.operations.cost_tag
         topic.add_to_resource_policy(
             iam.PolicyStatement(
-                sid="BudgetTells", actions=["sns:Publish"], resources=[topic.topic_arn],
+                sid="BudgetTells",
+                actions=["sns:Publish"],
+                resources=[topic.topic_arn],
                 principals=[iam.ServicePrincipal("budgets.amazonaws.com")],
                 conditions={"StringEquals": {"aws:SourceAccount": env.account}},
             )
-        )  # fmt: skip
+        )
 
         def told(kind: str, percent: int) -> budgets.CfnBudget.NotificationWithSubscribersProperty:
             return budgets.CfnBudget.NotificationWithSubscribersProperty(
                 notification=budgets.CfnBudget.NotificationProperty(
-                    comparison_operator="GREATER_THAN", notification_type=kind, threshold=percent,
+                    comparison_operator="GREATER_THAN",
+                    notification_type=kind,
+                    threshold=percent,
                     threshold_type="PERCENTAGE",
                 ),
                 subscribers=[
                     budgets.CfnBudget.SubscriberProperty(address=topic.topic_arn, subscription_type="SNS")
                 ],
-            )  # fmt: skip
+            )
 
         self.budget = budgets.CfnBudget(
-            self, "Budget",
+            self,
+            "Budget",
             budget=budgets.CfnBudget.BudgetDataProperty(
-                budget_type="COST", time_unit="MONTHLY",
+                budget_type="COST",
+                time_unit="MONTHLY",
                 budget_limit=budgets.CfnBudget.SpendProperty(
                     amount=env.operations.monthly_budget_usd, unit="USD"
                 ),
                 cost_filters={"TagKeyValue": [f"user:{tag}${env.tags[tag]}"]},
             ),
             notifications_with_subscribers=[told("ACTUAL", 80), told("FORECASTED", 100)],
-        )  # fmt: skip
+        )

@@ -18,9 +18,11 @@ NODE_PROJECT = ROOT / "infra" / "node"
 CLI = NODE_PROJECT / "node_modules" / ".bin" / "cdk"
 _MARK = NODE_PROJECT / "node_modules" / ".package-lock.json"
 QUIET = {
-    "AWS_EC2_METADATA_DISABLED": "true", "CDK_DISABLE_CLI_TELEMETRY": "1", "CDK_DISABLE_VERSION_CHECK": "1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "CDK_DISABLE_CLI_TELEMETRY": "1",
+    "CDK_DISABLE_VERSION_CHECK": "1",
     "JSII_SILENCE_WARNING_UNTESTED_NODE_VERSION": "1",
-}  # fmt: skip
+}
 
 
 def node_folder() -> Path:
@@ -55,11 +57,20 @@ def install() -> None:
         return
     done = subprocess.run(
         [
-            "npm", "ci", "--prefix", str(NODE_PROJECT), "--prefer-offline", "--no-audit", "--no-fund",
+            "npm",
+            "ci",
+            "--prefix",
+            str(NODE_PROJECT),
+            "--prefer-offline",
+            "--no-audit",
+            "--no-fund",
             "--loglevel=error",
         ],
-        check=False, env=environment(), capture_output=True, text=True,
-    )  # fmt: skip
+        check=False,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         raise InstallError(
             "npm could not install the CDK command line (a registry other than npm's is set with "
@@ -77,9 +88,13 @@ def run(
     """
     install()
     return subprocess.run(
-        [str(CLI), *arguments], cwd=ROOT, env=environment(base), check=False, stdout=log,
+        [str(CLI), *arguments],
+        cwd=ROOT,
+        env=environment(base),
+        check=False,
+        stdout=log,
         stderr=None if log is None else subprocess.STDOUT,
-    ).returncode  # fmt: skip
+    ).returncode
 
 
 def main(arguments: Sequence[str]) -> int:

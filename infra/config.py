@@ -33,8 +33,12 @@ from .errors import ConfigError, from_validation, reject
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
 
 FARGATE_MEMORY_GIB: dict[int, tuple[int, int]] = {
-    1024: (2, 8), 2048: (4, 16), 4096: (8, 30), 8192: (16, 60), 16384: (32, 120),
-}  # fmt: skip
+    1024: (2, 8),
+    2048: (4, 16),
+    4096: (8, 30),
+    8192: (16, 60),
+    16384: (32, 120),
+}
 
 
 def _policy(value: Any) -> Policy:

@@ -170,9 +170,10 @@ class Storage(Frozen):
     def _ordered(self) -> Self:
         if self.images_deep_archive_after_days <= self.images_archive_after_days:
             reject(
-                "images_deep_archive_after_days", self.images_deep_archive_after_days,
+                "images_deep_archive_after_days",
+                self.images_deep_archive_after_days,
                 "more than images_archive_after_days",
-            )  # fmt: skip
+            )
         return self
 
 
@@ -307,9 +308,18 @@ class Operations(Frozen):
 
 
 Part = Literal[
-    "batch", "budget", "container_insights", "flow_logs", "lambda_vpc", "log_queries", "lustre",
-    "metric_math_alarms", "sagemaker", "storage_gateway", "vpc_default_group",
-]  # fmt: skip
+    "batch",
+    "budget",
+    "container_insights",
+    "flow_logs",
+    "lambda_vpc",
+    "log_queries",
+    "lustre",
+    "metric_math_alarms",
+    "sagemaker",
+    "storage_gateway",
+    "vpc_default_group",
+]
 
 
 def _names(value: Any) -> Any:

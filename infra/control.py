@@ -25,9 +25,12 @@ from .resources import DataResources
 from .worker_environment import queue_urls
 
 MOVE = (
-    "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl",
+    "sqs:ReceiveMessage",
+    "sqs:DeleteMessage",
+    "sqs:GetQueueAttributes",
+    "sqs:GetQueueUrl",
     "sqs:ChangeMessageVisibility",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +58,28 @@ class Control(Construct):
     """
 
     def __init__(
-        self, scope: Construct, name: str, *, env: Environment, network: Network, data: DataResources,
-        log_key: kms.IKey, workers: Workers, image_shares: Sequence[str],
-    ) -> None:  # fmt: skip
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        env: Environment,
+        network: Network,
+        data: DataResources,
+        log_key: kms.IKey,
+        workers: Workers,
+        image_shares: Sequence[str],
+    ) -> None:
         super().__init__(scope, name)
         self._env, self._network, self._data, self._log_key = env, network, data, log_key
         self.dead_letters = sqs.Queue(
-            self, "DeadLetters", encryption=sqs.QueueEncryption.KMS, encryption_master_key=data.message_key,
-            enforce_ssl=True, retention_period=Duration.days(14), data_key_reuse=Duration.hours(1),
-        )  # fmt: skip
+            self,
+            "DeadLetters",
+            encryption=sqs.QueueEncryption.KMS,
+            encryption_master_key=data.message_key,
+            enforce_ssl=True,
+            retention_period=Duration.days(14),
+            data_key_reuse=Duration.hours(1),
+        )
         self.scaler = self._scaler(workers)
         self.refresh = self._refresh(image_shares)
         self.redrive = self._redrive()
@@ -75,32 +91,50 @@ class Control(Construct):
         self.log_groups = [self.scaler.log_group, self.refresh.log_group, self.redrive.log_group]
 
     def _function(
-        self, name: str, asset: str, description: str, values: dict[str, str], timeout: Duration,
-        dead_letters: sqs.IQueue | None, concurrency: int | None = 1,
-    ) -> PipelineFunction:  # fmt: skip
+        self,
+        name: str,
+        asset: str,
+        description: str,
+        values: dict[str, str],
+        timeout: Duration,
+        dead_letters: sqs.IQueue | None,
+        concurrency: int | None = 1,
+    ) -> PipelineFunction:
         made = PipelineFunction(
-            self, name, env=self._env, network=self._network, log_key=self._log_key, asset=asset,
-            description=description, variables=values, timeout=timeout, dead_letters=dead_letters,
+            self,
+            name,
+            env=self._env,
+            network=self._network,
+            log_key=self._log_key,
+            asset=asset,
+            description=description,
+            variables=values,
+            timeout=timeout,
+            dead_letters=dead_letters,
             concurrency=concurrency,
-        )  # fmt: skip
+        )
         grants.use_keys(made.role, [self._data.message_key])
         return made
 
     def _scaler(self, workers: Workers) -> PipelineFunction:
         env, data = self._env, self._data
         made = self._function(
-            "Scaler", "scaler", "Decides every minute how many workers each stage has.",
+            "Scaler",
+            "scaler",
+            "Decides every minute how many workers each stage has.",
             {
                 **queue_urls(data),
-                variables.ECS_CLUSTER: workers.cluster_name, variables.ECS_SERVICE: workers.service_name,
+                variables.ECS_CLUSTER: workers.cluster_name,
+                variables.ECS_SERVICE: workers.service_name,
                 variables.BATCH_JOB_QUEUE: workers.job_queue,
                 variables.BATCH_JOB_DEFINITION: workers.job_definition,
                 variables.DECOMPRESS_SCALING: env.decompress.scaling.to_json(),
                 variables.RECON_SCALING: env.recon.scaling.to_json(),
                 variables.LEDGER_TABLE: data.ledger.table_name,
             },
-            Duration.seconds(50), self.dead_letters,
-        )  # fmt: skip
+            Duration.seconds(50),
+            self.dead_letters,
+        )
         role = made.role
         # The scaler keeps its last decision in the ledger's table.
         grants.ledger(role, data.ledger)
@@ -138,17 +172,20 @@ class Control(Construct):
     def _refresh(self, image_shares: Sequence[str]) -> PipelineFunction:
         env, data = self._env, self._data
         made = self._function(
-            "Refresh", "refresh_cache", "Shows published images on the file share.",
+            "Refresh",
+            "refresh_cache",
+            "Shows published images on the file share.",
             {
                 variables.REFRESH_QUEUE_URL: data.refresh.queue_url,
                 variables.FILE_SHARE_ARNS: ",".join(image_shares),
                 variables.LEDGER_TABLE: data.ledger.table_name,
             },
-            REFRESH_TIMEOUT, None,
+            REFRESH_TIMEOUT,
+            None,
             # With fewer reserved than the event source may use (2 at least), SQS's pollers are throttled, and
             # each time counts as a receive.
             concurrency=EVENT_SOURCE_CONCURRENCY,
-        )  # fmt: skip
+        )
         grants.queues(made.role, "TakePublications", [data.refresh], grants.CONSUME)
         grants.ledger(made.role, data.ledger)
         grants.use_keys(made.role, [data.data_key], "DataKey")
@@ -169,10 +206,13 @@ class Control(Construct):
     def _redrive(self) -> PipelineFunction:
         data = self._data
         made = self._function(
-            "Redrive", "redrive", "Puts dead letters back into their queue; called by an operator.",
+            "Redrive",
+            "redrive",
+            "Puts dead letters back into their queue; called by an operator.",
             {**queue_urls(data), variables.LEDGER_TABLE: data.ledger.table_name},
-            Duration.minutes(5), self.dead_letters,
-        )  # fmt: skip
+            Duration.minutes(5),
+            self.dead_letters,
+        )
         dead = [data.decompress.dead_letters, data.recon.dead_letters]
         grants.queues(made.role, "TakeDeadLetters", dead, MOVE)
         grants.queues(made.role, "PutBack", [*data.decompress.lanes, *data.recon.lanes], grants.SEND)
@@ -189,10 +229,12 @@ EVENT_SOURCE_CONCURRENCY = 2
 def operators_policy(scope: Construct, name: str, *, redrive: lambda_.IFunction) -> iam.ManagedPolicy:
     """Return what an operator needs to redrive, to be attached to people."""
     return iam.ManagedPolicy(
-        scope, name, description=f"mrirecon operators ({Stack.of(scope).stack_name})",
+        scope,
+        name,
+        description=f"mrirecon operators ({Stack.of(scope).stack_name})",
         statements=[
             iam.PolicyStatement(
                 sid="Redrive", actions=["lambda:InvokeFunction"], resources=[redrive.function_arn]
             )
         ],
-    )  # fmt: skip
+    )

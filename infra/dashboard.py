@@ -24,14 +24,24 @@ class PipelineDashboard(Construct):
     """One page, top to bottom in the order of the questions a night operator asks."""
 
     def __init__(
-        self, scope: Construct, name: str, *, title: str, data: DataResources,
-        alarms: Sequence[cloudwatch.IAlarm], gateway_ids: Sequence[str], lustre_id: str | None,
-    ) -> None:  # fmt: skip
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        title: str,
+        data: DataResources,
+        alarms: Sequence[cloudwatch.IAlarm],
+        gateway_ids: Sequence[str],
+        lustre_id: str | None,
+    ) -> None:
         super().__init__(scope, name)
         self.dashboard = cloudwatch.Dashboard(
-            self, "Dashboard", dashboard_name=title, default_interval=Duration.hours(12),
+            self,
+            "Dashboard",
+            dashboard_name=title,
+            default_interval=Duration.hours(12),
             period_override=cloudwatch.PeriodOverride.INHERIT,
-        )  # fmt: skip
+        )
         stages = ((Stage.DECOMPRESS, data.decompress), (Stage.RECON, data.recon))
         self._row(_text("## Is anything wrong?\nEach alarm names its page under `docs/runbook/`."))
         self._row(cloudwatch.AlarmStatusWidget(title="Alarms", alarms=list(alarms), width=WIDTH, height=4))
@@ -71,9 +81,12 @@ def _text(markdown: str) -> cloudwatch.TextWidget:
 
 def _graph(title: str, lines: Sequence[cloudwatch.IMetric]) -> cloudwatch.GraphWidget:
     return cloudwatch.GraphWidget(
-        title=title, left=list(lines), width=8, height=HEIGHT,
+        title=title,
+        left=list(lines),
+        width=8,
+        height=HEIGHT,
         left_y_axis=cloudwatch.YAxisProps(min=0, show_units=False),
-    )  # fmt: skip
+    )
 
 
 def _depths(queues: StageQueues) -> list[cloudwatch.IMetric]:
@@ -104,12 +117,15 @@ def _workers(stage: Stage) -> list[cloudwatch.IMetric]:
 def _times() -> list[cloudwatch.IMetric]:
     return [
         signals.of_stage(
-            metrics.STAGE_SECONDS, stage, statistic=statistic, period=signals.FIVE_MINUTES,
+            metrics.STAGE_SECONDS,
+            stage,
+            statistic=statistic,
+            period=signals.FIVE_MINUTES,
             label=f"{stage.value} {statistic}",
         )
         for stage in Stage
         for statistic in ("p50", "p95")
-    ]  # fmt: skip
+    ]
 
 
 def _journey() -> list[cloudwatch.IMetric]:
@@ -138,15 +154,20 @@ def _share(data: DataResources, gateway_ids: Sequence[str]) -> list[cloudwatch.G
         return [refresh]
     lines = [
         cloudwatch.Metric(
-            namespace="AWS/StorageGateway", metric_name=name, dimensions_map={"GatewayId": gateway},
-            statistic="Average", period=signals.FIVE_MINUTES, label=label,
+            namespace="AWS/StorageGateway",
+            metric_name=name,
+            dimensions_map={"GatewayId": gateway},
+            statistic="Average",
+            period=signals.FIVE_MINUTES,
+            label=label,
         )
         for gateway in gateway_ids
         for name, label in (
-            ("CachePercentDirty", "not yet uploaded"), ("CacheHitPercent", "read from cache"),
+            ("CachePercentDirty", "not yet uploaded"),
+            ("CacheHitPercent", "read from cache"),
             ("CachePercentUsed", "in use"),
         )
-    ]  # fmt: skip
+    ]
     return [refresh, _graph("Gateway cache (%)", lines)]
 
 

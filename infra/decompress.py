@@ -32,9 +32,15 @@ class DecompressService(Construct):
     """
 
     def __init__(
-        self, scope: Construct, name: str, *, env: Environment, network: Network, data: DataResources,
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        env: Environment,
+        network: Network,
+        data: DataResources,
         log_key: kms.IKey,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(scope, name)
         insights = (
             ecs.ContainerInsights.DISABLED
@@ -43,38 +49,53 @@ class DecompressService(Construct):
         )
         self.cluster = ecs.Cluster(self, "Cluster", vpc=network.vpc, container_insights_v2=insights)
         self.log_group = logs.LogGroup(
-            self, "Logs", encryption_key=log_key, retention=retention(env.operations.log_days),
+            self,
+            "Logs",
+            encryption_key=log_key,
+            retention=retention(env.operations.log_days),
             removal_policy=removal(env),
-        )  # fmt: skip
+        )
         self.task = self._task(env, data)
         self.service = ecs.FargateService(
-            self, "Service", cluster=self.cluster, task_definition=self.task,
-            vpc_subnets=network.subnets, security_groups=[network.workers],
+            self,
+            "Service",
+            cluster=self.cluster,
+            task_definition=self.task,
+            vpc_subnets=network.subnets,
+            security_groups=[network.workers],
             assign_public_ip=network.public_addresses,
             platform_version=ecs.FargatePlatformVersion.LATEST,
             circuit_breaker=ecs.DeploymentCircuitBreaker(enable=True, rollback=True),
-            min_healthy_percent=50, max_healthy_percent=200,
-            enable_execute_command=False, propagate_tags=ecs.PropagatedTagSource.SERVICE,
-        )  # fmt: skip
+            min_healthy_percent=50,
+            max_healthy_percent=200,
+            enable_execute_command=False,
+            propagate_tags=ecs.PropagatedTagSource.SERVICE,
+        )
         self._grant(data)
 
     def _task(self, env: Environment, data: DataResources) -> ecs.FargateTaskDefinition:
         stage = env.decompress
         # ECS alone may use the role, and only for tasks of this account: no confused deputy.
         self.role = iam.Role(
-            self, "TaskRole", description="what a decompress worker may do",
+            self,
+            "TaskRole",
+            description="what a decompress worker may do",
             assumed_by=iam.ServicePrincipal("ecs-tasks.amazonaws.com").with_conditions(
                 {"StringEquals": {"aws:SourceAccount": env.account}}
             ),
-        )  # fmt: skip
+        )
         task = ecs.FargateTaskDefinition(
-            self, "Task", cpu=stage.cpu, memory_limit_mib=stage.memory_gib * 1024,
-            ephemeral_storage_gib=stage.ephemeral_gib, task_role=self.role,
+            self,
+            "Task",
+            cpu=stage.cpu,
+            memory_limit_mib=stage.memory_gib * 1024,
+            ephemeral_storage_gib=stage.ephemeral_gib,
+            task_role=self.role,
             runtime_platform=ecs.RuntimePlatform(
                 cpu_architecture=ecs.CpuArchitecture.X86_64,
                 operating_system_family=ecs.OperatingSystemFamily.LINUX,
             ),
-        )  # fmt: skip
+        )
         heartbeat = f"{SCRATCH}/heartbeat"
         container = task.add_container(
             "Worker",

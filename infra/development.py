@@ -32,19 +32,25 @@ class Repositories(Construct):
 
     def _repository(self, part: str, env: Environment, key: kms.IKey) -> ecr.Repository:
         return ecr.Repository(
-            self, part, image_tag_mutability=ecr.TagMutability.IMMUTABLE, image_scan_on_push=True,
-            encryption=ecr.RepositoryEncryption.KMS, encryption_key=key,
-            removal_policy=removal(env), empty_on_delete=not env.keep_data,
+            self,
+            part,
+            image_tag_mutability=ecr.TagMutability.IMMUTABLE,
+            image_scan_on_push=True,
+            encryption=ecr.RepositoryEncryption.KMS,
+            encryption_key=key,
+            removal_policy=removal(env),
+            empty_on_delete=not env.keep_data,
             lifecycle_rules=[
                 ecr.LifecycleRule(
-                    description="untagged layers go", tag_status=ecr.TagStatus.UNTAGGED,
+                    description="untagged layers go",
+                    tag_status=ecr.TagStatus.UNTAGGED,
                     max_image_age=Duration.days(7),
                 ),
                 ecr.LifecycleRule(
                     description="the newest stay", tag_status=ecr.TagStatus.ANY, max_image_count=KEPT_IMAGES
                 ),
             ],
-        )  # fmt: skip
+        )
 
 
 class Studio(Construct):
@@ -55,25 +61,36 @@ class Studio(Construct):
     """
 
     def __init__(
-        self, scope: Construct, name: str, *, env: Environment, network: Network, data: DataResources,
-        lustre: LustreCache | None, repositories: Repositories,
-    ) -> None:  # fmt: skip
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        env: Environment,
+        network: Network,
+        data: DataResources,
+        lustre: LustreCache | None,
+        repositories: Repositories,
+    ) -> None:
         super().__init__(scope, name)
         if data.models is None:
             raise ValueError("a studio wants a bucket of models")
         self.models = data.models
         self.role = iam.Role(
-            self, "Role", assumed_by=iam.ServicePrincipal("sagemaker.amazonaws.com"),
+            self,
+            "Role",
+            assumed_by=iam.ServicePrincipal("sagemaker.amazonaws.com"),
             description="what model development may do",
-        )  # fmt: skip
+        )
         self._grant(env, data, repositories)
         if env.lacks("sagemaker"):
             return
         self._domain(env, network, data, lustre)
         self.registry = sagemaker.CfnModelPackageGroup(
-            self, "Registry", model_package_group_name=f"mrirecon-{env.name}",
+            self,
+            "Registry",
+            model_package_group_name=f"mrirecon-{env.name}",
             model_package_group_description="Models of scan reconstruction, each with where it came from",
-        )  # fmt: skip
+        )
 
     def _domain(
         self, env: Environment, network: Network, data: DataResources, lustre: LustreCache | None
@@ -101,8 +118,12 @@ class Studio(Construct):
                 )
             ]
         self.domain = sagemaker.CfnDomain(
-            self, "Domain", domain_name=f"mrirecon-{env.name}", auth_mode="IAM",
-            app_network_access_type="VpcOnly", vpc_id=network.vpc.vpc_id,
+            self,
+            "Domain",
+            domain_name=f"mrirecon-{env.name}",
+            auth_mode="IAM",
+            app_network_access_type="VpcOnly",
+            vpc_id=network.vpc.vpc_id,
             subnet_ids=network.vpc.select_subnets(subnet_group_name="work").subnet_ids,
             kms_key_id=data.data_key.key_id,
             default_user_settings=sagemaker.CfnDomain.UserSettingsProperty(
@@ -115,7 +136,7 @@ class Studio(Construct):
                     )
                 ),
             ),
-        )  # fmt: skip
+        )
         self.domain.apply_removal_policy(RemovalPolicy.RETAIN if env.keep_data else RemovalPolicy.DESTROY)
 
     def _grant(self, env: Environment, data: DataResources, repositories: Repositories) -> None:
@@ -131,10 +152,11 @@ class Studio(Construct):
             grants.list_bucket(role, sid, bucket)
         grants.use_keys(role, [data.data_key])
         grants.allow(
-            role, "PullContainers",
+            role,
+            "PullContainers",
             ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer", "ecr:BatchCheckLayerAvailability"],
             [repository.repository_arn for repository in repositories.all],
-        )  # fmt: skip
+        )
         grants.allow(role, "LogInToRegistry", ["ecr:GetAuthorizationToken"], ["*"])
         logs = stack.format_arn(service="logs", resource="log-group", resource_name="/aws/sagemaker/*")
         logs = logs.replace("log-group/", "log-group:")
@@ -146,12 +168,17 @@ class Studio(Construct):
             for kind in ("training-job", "model-package", "model-package-group", "app", "space")
         ]
         grants.allow(
-            role, "TrainAndRegister",
+            role,
+            "TrainAndRegister",
             [
-                "sagemaker:CreateTrainingJob", "sagemaker:DescribeTrainingJob", "sagemaker:StopTrainingJob",
-                "sagemaker:CreateModelPackage", "sagemaker:DescribeModelPackage", "sagemaker:AddTags",
+                "sagemaker:CreateTrainingJob",
+                "sagemaker:DescribeTrainingJob",
+                "sagemaker:StopTrainingJob",
+                "sagemaker:CreateModelPackage",
+                "sagemaker:DescribeModelPackage",
+                "sagemaker:AddTags",
                 "sagemaker:DescribeModelPackageGroup",
             ],
             jobs,
-        )  # fmt: skip
+        )
         grants.allow(role, "HandOverRole", ["iam:PassRole"], [role.role_arn])

@@ -20,9 +20,13 @@ from .resources import DataResources
 from .retention import removal, retention
 
 BUCKET = (
-    "s3:GetAccelerateConfiguration", "s3:GetBucketLocation", "s3:GetBucketVersioning", "s3:ListBucket",
-    "s3:ListBucketVersions", "s3:ListBucketMultipartUploads",
-)  # fmt: skip
+    "s3:GetAccelerateConfiguration",
+    "s3:GetBucketLocation",
+    "s3:GetBucketVersioning",
+    "s3:ListBucket",
+    "s3:ListBucketVersions",
+    "s3:ListBucketMultipartUploads",
+)
 READ = ("s3:GetObject", "s3:GetObjectAcl", "s3:GetObjectVersion")
 WRITE = (
     "s3:PutObject",
@@ -43,19 +47,30 @@ class Shares(Construct):
     """
 
     def __init__(
-        self, scope: Construct, name: str, *, env: Environment, share: FileShare, gateway_arn: str,
-        data: DataResources, log_key: kms.IKey,
-    ) -> None:  # fmt: skip
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        env: Environment,
+        share: FileShare,
+        gateway_arn: str,
+        data: DataResources,
+        log_key: kms.IKey,
+    ) -> None:
         super().__init__(scope, name)
         self._share, self._gateway_arn, self._key = share, gateway_arn, data.data_key
         self.audit = logs.LogGroup(
-            self, "Audit", encryption_key=log_key, retention=retention(env.operations.log_days),
+            self,
+            "Audit",
+            encryption_key=log_key,
+            retention=retention(env.operations.log_days),
             removal_policy=removal(env),
-        )  # fmt: skip
+        )
         acknowledge(
-            self, "The schema that CDK checks against is older than the file shares' resource types.",
+            self,
+            "The schema that CDK checks against is older than the file shares' resource types.",
             BUILT_IN + "F3006",
-        )  # fmt: skip
+        )
         self.image_share_arns: list[str] = []
         for label, bucket, writes in (("Raw", data.raw, True), ("Images", data.images, False)):
             role = self._role(env, label, bucket, writes=writes)
@@ -65,11 +80,13 @@ class Shares(Construct):
 
     def _role(self, env: Environment, label: str, bucket: s3.IBucket, *, writes: bool) -> iam.Role:
         role = iam.Role(
-            self, f"{label}Role", description=f"what the gateway may do on the {label.lower()} bucket",
+            self,
+            f"{label}Role",
+            description=f"what the gateway may do on the {label.lower()} bucket",
             assumed_by=iam.ServicePrincipal("storagegateway.amazonaws.com").with_conditions(
                 {"StringEquals": {"aws:SourceAccount": env.account}}
             ),
-        )  # fmt: skip
+        )
         grants.allow(role, "Bucket", BUCKET, [bucket.bucket_arn])
         grants.allow(role, "Objects", (*READ, *WRITE) if writes else READ, [bucket.arn_for_objects("*")])
         grants.use_keys(role, [self._key])
@@ -83,26 +100,47 @@ class Shares(Construct):
         if protocol == "smb":
             named = share.smb_authentication == "ActiveDirectory"
             smb = storagegateway.CfnSMBFileShare(
-                self, f"{label}Smb", gateway_arn=self._gateway_arn, location_arn=bucket.bucket_arn,
-                role=role.role_arn, file_share_name=name, authentication=share.smb_authentication,
-                valid_user_list=list(share.smb_users) if named else None, smbacl_enabled=named,
-                access_based_enumeration=True, read_only=not writes, guess_mime_type_enabled=True,
-                encryption_type="SseKms", kms_key=self._key.key_arn, object_acl="bucket-owner-full-control",
-                default_storage_class="S3_STANDARD", notification_policy=policy,
+                self,
+                f"{label}Smb",
+                gateway_arn=self._gateway_arn,
+                location_arn=bucket.bucket_arn,
+                role=role.role_arn,
+                file_share_name=name,
+                authentication=share.smb_authentication,
+                valid_user_list=list(share.smb_users) if named else None,
+                smbacl_enabled=named,
+                access_based_enumeration=True,
+                read_only=not writes,
+                guess_mime_type_enabled=True,
+                encryption_type="SseKms",
+                kms_key=self._key.key_arn,
+                object_acl="bucket-owner-full-control",
+                default_storage_class="S3_STANDARD",
+                notification_policy=policy,
                 audit_destination_arn=_stream_arn(self.audit),
-            )  # fmt: skip
+            )
             smb.node.add_dependency(role)
             return smb.attr_file_share_arn
         nfs = storagegateway.CfnNFSFileShare(
-            self, f"{label}Nfs", gateway_arn=self._gateway_arn, location_arn=bucket.bucket_arn,
-            role=role.role_arn, file_share_name=name, client_list=list(share.clients), squash="RootSquash",
-            read_only=not writes, guess_mime_type_enabled=True,
-            encryption_type="SseKms", kms_key=self._key.key_arn, object_acl="bucket-owner-full-control",
-            default_storage_class="S3_STANDARD", notification_policy=policy,
+            self,
+            f"{label}Nfs",
+            gateway_arn=self._gateway_arn,
+            location_arn=bucket.bucket_arn,
+            role=role.role_arn,
+            file_share_name=name,
+            client_list=list(share.clients),
+            squash="RootSquash",
+            read_only=not writes,
+            guess_mime_type_enabled=True,
+            encryption_type="SseKms",
+            kms_key=self._key.key_arn,
+            object_acl="bucket-owner-full-control",
+            default_storage_class="S3_STANDARD",
+            notification_policy=policy,
             nfs_file_share_defaults=storagegateway.CfnNFSFileShare.NFSFileShareDefaultsProperty(
                 directory_mode="0775", file_mode="0664", group_id=65534, owner_id=65534
             ),
-        )  # fmt: skip
+        )
         nfs.node.add_dependency(role)
         return nfs.attr_file_share_arn
 

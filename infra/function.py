@@ -51,9 +51,12 @@ class PipelineFunction(Construct):
         inside = not network.public_addresses if in_vpc is None else in_vpc
         inside = inside and not env.lacks("lambda_vpc")
         self.log_group = logs.LogGroup(
-            self, "Logs", encryption_key=log_key, retention=retention(env.operations.log_days),
+            self,
+            "Logs",
+            encryption_key=log_key,
+            retention=retention(env.operations.log_days),
             removal_policy=removal(env),
-        )  # fmt: skip
+        )
         self.role = iam.Role(
             self, "Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"), description=description
         )

@@ -26,10 +26,14 @@ ROOT_GIB = 80
 SHARE_PORTS = {
     "smb": (ec2.Port.tcp(445),),
     "nfs": (
-        ec2.Port.tcp(2049), ec2.Port.udp(2049), ec2.Port.tcp(111), ec2.Port.udp(111), ec2.Port.tcp(20048),
+        ec2.Port.tcp(2049),
+        ec2.Port.udp(2049),
+        ec2.Port.tcp(111),
+        ec2.Port.udp(111),
+        ec2.Port.tcp(20048),
         ec2.Port.udp(20048),
     ),
-}  # fmt: skip
+}
 ACTIVATE = (
     "storagegateway:ActivateGateway",
     "storagegateway:DescribeGatewayInformation",
@@ -55,9 +59,17 @@ class GatewayAppliance(Construct):
     """
 
     def __init__(
-        self, scope: Construct, name: str, *, env: Environment, share: FileShare, appliance: Appliance,
-        network: Network, key: kms.IKey, log_key: kms.IKey,
-    ) -> None:  # fmt: skip
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        env: Environment,
+        share: FileShare,
+        appliance: Appliance,
+        network: Network,
+        key: kms.IKey,
+        log_key: kms.IKey,
+    ) -> None:
         super().__init__(scope, name)
         self._activators = ec2.SecurityGroup(
             self, "Activators", vpc=network.vpc, allow_all_outbound=False, description="activates the gateway"
@@ -92,25 +104,37 @@ class GatewayAppliance(Construct):
         group: ec2.SecurityGroup,
     ) -> ec2.Instance:
         role = iam.Role(
-            self, "MachineRole", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
+            self,
+            "MachineRole",
+            assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
             description="the gateway machine itself needs nothing: the share's role reads and writes",
-        )  # fmt: skip
+        )
 
         def disk(device: str, gib: int) -> ec2.BlockDevice:
             volume = ec2.BlockDeviceVolume.ebs(
-                gib, encrypted=True, kms_key=key, volume_type=ec2.EbsDeviceVolumeType.GP3,
+                gib,
+                encrypted=True,
+                kms_key=key,
+                volume_type=ec2.EbsDeviceVolumeType.GP3,
                 delete_on_termination=True,
-            )  # fmt: skip
+            )
             return ec2.BlockDevice(device_name=device, volume=volume)
 
         instance = ec2.Instance(
-            self, "Instance", vpc=network.vpc, vpc_subnets=network.subnets,
+            self,
+            "Instance",
+            vpc=network.vpc,
+            vpc_subnets=network.subnets,
             instance_type=ec2.InstanceType(appliance.instance_type),
             machine_image=ec2.MachineImage.from_ssm_parameter(AMI, os=ec2.OperatingSystemType.LINUX),
-            security_group=group, role=role, detailed_monitoring=True, ebs_optimized=True,
+            security_group=group,
+            role=role,
+            detailed_monitoring=True,
+            ebs_optimized=True,
             block_devices=[disk("/dev/xvda", ROOT_GIB), disk(CACHE_DEVICE, appliance.cache_gib)],
-            require_imdsv2=True, disable_api_termination=env.keep_data,
-        )  # fmt: skip
+            require_imdsv2=True,
+            disable_api_termination=env.keep_data,
+        )
         Tags.of(instance).add("Name", f"mrirecon-{env.name}-file-gateway")
         acknowledge(
             instance,
@@ -123,24 +147,36 @@ class GatewayAppliance(Construct):
         self, env: Environment, appliance: Appliance, share: FileShare, network: Network, log_key: kms.IKey
     ) -> None:
         activation = PipelineFunction(
-            self, "Activation", env=env, network=network, log_key=log_key, asset="activate_gateway",
-            description="Activates the file gateway and adds its cache.", variables={},
-            timeout=Duration.minutes(14), concurrency=1, groups=[self._activators], in_vpc=True,
-        )  # fmt: skip
+            self,
+            "Activation",
+            env=env,
+            network=network,
+            log_key=log_key,
+            asset="activate_gateway",
+            description="Activates the file gateway and adds its cache.",
+            variables={},
+            timeout=Duration.minutes(14),
+            concurrency=1,
+            groups=[self._activators],
+            in_vpc=True,
+        )
         # Its own gateway does not exist before the call: there is no ARN to name.
         activation.role.add_to_policy(
             iam.PolicyStatement(
-                sid="Activate", actions=list(ACTIVATE), resources=["*"],
+                sid="Activate",
+                actions=list(ACTIVATE),
+                resources=["*"],
                 conditions={"StringEquals": {"aws:RequestedRegion": env.region}},
             )
-        )  # fmt: skip
+        )
         if share.smb_guest_secret_arn:
             activation.role.add_to_policy(
                 iam.PolicyStatement(
-                    sid="GuestPassword", actions=["secretsmanager:GetSecretValue"],
+                    sid="GuestPassword",
+                    actions=["secretsmanager:GetSecretValue"],
                     resources=[share.smb_guest_secret_arn],
                 )
-            )  # fmt: skip
+            )
         provider = custom_resources.Provider(
             self,
             "Provider",
@@ -157,18 +193,27 @@ class GatewayAppliance(Construct):
         )
         self.activation = activation
         self.resource = CustomResource(
-            self, "Gateway", service_token=provider.service_token, resource_type="Custom::FileGateway",
+            self,
+            "Gateway",
+            service_token=provider.service_token,
+            resource_type="Custom::FileGateway",
             properties={
-                "Address": self.instance.instance_private_ip, "GatewayName": f"mrirecon-{env.name}",
-                "Region": env.region, "Timezone": "GMT", "CacheDevice": CACHE_DEVICE,
+                "Address": self.instance.instance_private_ip,
+                "GatewayName": f"mrirecon-{env.name}",
+                "Region": env.region,
+                "Timezone": "GMT",
+                "CacheDevice": CACHE_DEVICE,
                 **({"SmbGuestSecretArn": share.smb_guest_secret_arn} if share.smb_guest_secret_arn else {}),
             },
-        )  # fmt: skip
+        )
         self.gateway_arn = self.resource.get_att_string("GatewayARN")
         self.gateway_id = self.resource.get_att_string("GatewayId")
 
     def _provider_logs(self, env: Environment, log_key: kms.IKey) -> logs.LogGroup:
         return logs.LogGroup(
-            self, "ProviderLogs", encryption_key=log_key, retention=retention(env.operations.log_days),
+            self,
+            "ProviderLogs",
+            encryption_key=log_key,
+            retention=retention(env.operations.log_days),
             removal_policy=removal(env),
-        )  # fmt: skip
+        )

@@ -33,10 +33,15 @@ def container_image(scope: Construct, stage: Stage, *, images: Images) -> ecs.Co
     if images.source == "build":
         base = images.decompress_base if stage == "decompress" else images.recon_base
         asset = assets.DockerImageAsset(
-            scope, "Image", directory=str(SERVICES), file=f"{stage}/Dockerfile",
-            exclude=context_patterns(stage), ignore_mode=IgnoreMode.DOCKER,
-            platform=assets.Platform.LINUX_AMD64, build_args={"BASE": base} if base else None,
-        )  # fmt: skip
+            scope,
+            "Image",
+            directory=str(SERVICES),
+            file=f"{stage}/Dockerfile",
+            exclude=context_patterns(stage),
+            ignore_mode=IgnoreMode.DOCKER,
+            platform=assets.Platform.LINUX_AMD64,
+            build_args={"BASE": base} if base else None,
+        )
         return ecs.ContainerImage.from_docker_image_asset(asset)
     uri = images.decompress if stage == "decompress" else images.recon
     # An emulator that runs no containers is told of one all the same.

@@ -14,8 +14,12 @@ from constructs import Construct
 
 def _key(scope: Construct, name: str, *, description: str, removal: RemovalPolicy) -> kms.Key:
     return kms.Key(
-        scope, name, description=description, enable_key_rotation=True, removal_policy=removal,
-    )  # fmt: skip
+        scope,
+        name,
+        description=description,
+        enable_key_rotation=True,
+        removal_policy=removal,
+    )
 
 
 class LogKey(Construct):
@@ -95,8 +99,12 @@ class DataKey(Construct):
                 sid="MachinesOpenTheirDisks",
                 principals=[iam.AccountPrincipal(stack.account)],
                 actions=[
-                    "kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:Encrypt",
-                    "kms:GenerateDataKey*", "kms:ReEncrypt*",
+                    "kms:CreateGrant",
+                    "kms:Decrypt",
+                    "kms:DescribeKey",
+                    "kms:Encrypt",
+                    "kms:GenerateDataKey*",
+                    "kms:ReEncrypt*",
                 ],
                 resources=["*"],
                 conditions={
@@ -110,7 +118,7 @@ class DataKey(Construct):
                     "StringEquals": {"kms:ViaService": f"ec2.{stack.region}.amazonaws.com"},
                 },
             )
-        )  # fmt: skip
+        )
 
 
 class MessageKey(Construct):

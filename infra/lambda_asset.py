@@ -76,11 +76,26 @@ def dependencies(requirements: Path, *, build: Path = BUILD) -> Path:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         target = Path(scratch) / "target"
         command = [
-            sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", "--only-binary=:all:",
-            "--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64",
-            "--python-version", PYTHON, "--implementation", "cp",
-            "--requirement", str(requirements), "--target", str(target),
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-compile",
+            "--only-binary=:all:",
+            "--platform",
+            "manylinux_2_28_x86_64",
+            "--platform",
+            "manylinux2014_x86_64",
+            "--python-version",
+            PYTHON,
+            "--implementation",
+            "cp",
+            "--requirement",
+            str(requirements),
+            "--target",
+            str(target),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise AssetError(

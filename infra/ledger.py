@@ -20,16 +20,19 @@ class Ledger(Construct):
         super().__init__(scope, name)
         text = dynamodb.AttributeType.STRING
         self.table = dynamodb.Table(
-            self, "Table",
+            self,
+            "Table",
             partition_key=dynamodb.Attribute(name=states.PK, type=text),
             sort_key=dynamodb.Attribute(name=states.SK, type=text),
             billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
-            encryption=dynamodb.TableEncryption.CUSTOMER_MANAGED, encryption_key=key,
+            encryption=dynamodb.TableEncryption.CUSTOMER_MANAGED,
+            encryption_key=key,
             point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
                 point_in_time_recovery_enabled=True
             ),
-            deletion_protection=env.keep_data, removal_policy=removal(env),
-        )  # fmt: skip
+            deletion_protection=env.keep_data,
+            removal_policy=removal(env),
+        )
         self.table.add_global_secondary_index(
             index_name=states.BY_STATE,
             partition_key=dynamodb.Attribute(name=states.STATE, type=text),

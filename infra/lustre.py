@@ -26,9 +26,15 @@ class LustreCache(Construct):
     """
 
     def __init__(
-        self, scope: Construct, name: str, *, lustre: Lustre, network: Network, kspace: s3.IBucket,
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        lustre: Lustre,
+        network: Network,
+        kspace: s3.IBucket,
         key: kms.IKey,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(scope, name)
         self.clients = ec2.SecurityGroup(
             self, "Clients", vpc=network.vpc, allow_all_outbound=False, description="mounts the k-space cache"
@@ -46,8 +52,13 @@ class LustreCache(Construct):
                 one.add_egress_rule(other, port, f"Lustre: to {what}")
         subnet = network.vpc.select_subnets(subnet_group_name="work").subnets[0]
         self.file_system = fsx.LustreFileSystem(
-            self, "FileSystem", vpc=network.vpc, vpc_subnet=subnet,
-            storage_capacity_gib=lustre.capacity_gib, kms_key=key, security_group=servers,
+            self,
+            "FileSystem",
+            vpc=network.vpc,
+            vpc_subnet=subnet,
+            storage_capacity_gib=lustre.capacity_gib,
+            kms_key=key,
+            security_group=servers,
             file_system_type_version=fsx.FileSystemTypeVersion.V_2_15,
             lustre_configuration=fsx.LustreConfiguration(
                 deployment_type=fsx.LustreDeploymentType.PERSISTENT_2,
@@ -55,9 +66,11 @@ class LustreCache(Construct):
                 data_compression_type=fsx.LustreDataCompressionType.LZ4,
             ),
             removal_policy=RemovalPolicy.DESTROY,
-        )  # fmt: skip
+        )
         self.association = fsx.CfnDataRepositoryAssociation(
-            self, "Import", file_system_id=self.file_system.file_system_id,
+            self,
+            "Import",
+            file_system_id=self.file_system.file_system_id,
             file_system_path="/" + keys.KSPACE.rstrip("/"),
             data_repository_path=kspace.s3_url_for_object(keys.KSPACE),
             batch_import_meta_data_on_create=True,
@@ -66,7 +79,7 @@ class LustreCache(Construct):
                     events=["NEW", "CHANGED", "DELETED"]
                 )
             ),
-        )  # fmt: skip
+        )
 
     @property
     def dns_name(self) -> str:

@@ -43,28 +43,41 @@ class GpuMachine(Construct):
     """The launch template. Batch re-reads it only when its version in the template changes."""
 
     def __init__(
-        self, scope: Construct, name: str, *, disk_gib: int, key: kms.IKey, lustre: LustreCache | None,
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        disk_gib: int,
+        key: kms.IKey,
+        lustre: LustreCache | None,
         groups: list[ec2.ISecurityGroup],
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(scope, name)
         script = ec2.UserData.for_linux()
         script.add_commands(*boot_script(lustre))
         mime = ec2.MultipartUserData()
         mime.add_part(ec2.MultipartBody.from_user_data(script))
         self.template = ec2.LaunchTemplate(
-            self, "Template", user_data=mime, require_imdsv2=True, http_put_response_hop_limit=2,
+            self,
+            "Template",
+            user_data=mime,
+            require_imdsv2=True,
+            http_put_response_hop_limit=2,
             instance_metadata_tags=False,
             block_devices=[
                 ec2.BlockDevice(
                     device_name="/dev/xvda",
                     volume=ec2.BlockDeviceVolume.ebs(
-                        disk_gib, encrypted=True, kms_key=key, volume_type=ec2.EbsDeviceVolumeType.GP3,
+                        disk_gib,
+                        encrypted=True,
+                        kms_key=key,
+                        volume_type=ec2.EbsDeviceVolumeType.GP3,
                         delete_on_termination=True,
                     ),
                 )
             ],
             security_group=groups[0],
-        )  # fmt: skip
+        )
         for group in groups[1:]:
             self.template.add_security_group(group)
         Tags.of(self.template).add("mrirecon:stage", "recon")

@@ -88,13 +88,14 @@ class Network(Construct):
                 ec2.SubnetConfiguration(name="edge", subnet_type=ec2.SubnetType.PUBLIC, cidr_mask=24)
             )
         self.vpc = ec2.Vpc(
-            self, "Vpc",
+            self,
+            "Vpc",
             ip_addresses=ec2.IpAddresses.cidr(env.network.cidr),
             availability_zones=list(env.availability_zones),
             nat_gateways=1 if egress == "nat" else 0,
             subnet_configuration=tiers,
             restrict_default_security_group=not env.lacks("vpc_default_group"),
-        )  # fmt: skip
+        )
         if egress == "public":
             acknowledge(
                 self.vpc,
@@ -170,12 +171,18 @@ class Network(Construct):
             self.vpc.add_interface_endpoint(
                 endpoint.name,
                 service=ec2.InterfaceVpcEndpointAwsService(endpoint.service),
-                subnets=self.subnets, security_groups=[group], open=False, private_dns_enabled=True,
-            )  # fmt: skip
+                subnets=self.subnets,
+                security_groups=[group],
+                open=False,
+                private_dns_enabled=True,
+            )
 
     def _flow_logs(self, env: Environment, log_key: kms.IKey) -> None:
         group = logs.LogGroup(
-            self, "FlowLogGroup", encryption_key=log_key, retention=retention(env.network.flow_log_days),
+            self,
+            "FlowLogGroup",
+            encryption_key=log_key,
+            retention=retention(env.network.flow_log_days),
             removal_policy=RemovalPolicy.RETAIN if env.keep_data else RemovalPolicy.DESTROY,
-        )  # fmt: skip
+        )
         self.vpc.add_flow_log("Flows", destination=ec2.FlowLogDestination.to_cloud_watch_logs(group))

@@ -15,16 +15,22 @@ from pathlib import Path
 from mrirecon.contract import environment as env
 
 VARIABLES = {
-    env.RAW_BUCKET: "RawBucket", env.KSPACE_BUCKET: "KspaceBucket", env.IMAGES_BUCKET: "ImagesBucket",
-    env.QUARANTINE_BUCKET: "QuarantineBucket", env.LEDGER_TABLE: "LedgerTable",
+    env.RAW_BUCKET: "RawBucket",
+    env.KSPACE_BUCKET: "KspaceBucket",
+    env.IMAGES_BUCKET: "ImagesBucket",
+    env.QUARANTINE_BUCKET: "QuarantineBucket",
+    env.LEDGER_TABLE: "LedgerTable",
     env.DECOMPRESS_STAT_QUEUE_URL: "DecompressStatQueue",
     env.DECOMPRESS_ROUTINE_QUEUE_URL: "DecompressRoutineQueue",
     env.DECOMPRESS_DEAD_LETTER_QUEUE_URL: "DecompressDeadLetters",
-    env.RECON_STAT_QUEUE_URL: "ReconStatQueue", env.RECON_ROUTINE_QUEUE_URL: "ReconRoutineQueue",
-    env.RECON_DEAD_LETTER_QUEUE_URL: "ReconDeadLetters", env.ECS_CLUSTER: "Cluster",
+    env.RECON_STAT_QUEUE_URL: "ReconStatQueue",
+    env.RECON_ROUTINE_QUEUE_URL: "ReconRoutineQueue",
+    env.RECON_DEAD_LETTER_QUEUE_URL: "ReconDeadLetters",
+    env.ECS_CLUSTER: "Cluster",
     env.ECS_SERVICE: "Service",
-    env.BATCH_JOB_QUEUE: "JobQueue", env.BATCH_JOB_DEFINITION: "JobDefinition",
-}  # fmt: skip
+    env.BATCH_JOB_QUEUE: "JobQueue",
+    env.BATCH_JOB_DEFINITION: "JobDefinition",
+}
 
 
 def exports(text: str) -> str:

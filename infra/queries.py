@@ -10,25 +10,34 @@ from constructs import Construct
 QUERIES: dict[str, logs.QueryString] = {
     "one scan from end to end": logs.QueryString(
         fields=["@timestamp", "stage", "attempt", "event", "message"],
-        filter_statements=['scan_id = "PUT-SCAN-ID-HERE"'], sort="@timestamp asc", limit=1000,
+        filter_statements=['scan_id = "PUT-SCAN-ID-HERE"'],
+        sort="@timestamp asc",
+        limit=1000,
     ),
     "attempts that failed": logs.QueryString(
         fields=["@timestamp", "scan_id", "stage", "attempt", "code", "message"],
-        filter_statements=["ispresent(code)", 'code != ""'], sort="@timestamp desc", limit=200,
+        filter_statements=["ispresent(code)", 'code != ""'],
+        sort="@timestamp desc",
+        limit=200,
     ),
     "failures by code": logs.QueryString(
         filter_statements=["ispresent(code)", 'code != ""'],
-        stats_statements=["count(*) as scans by stage, code"], sort="scans desc",
+        stats_statements=["count(*) as scans by stage, code"],
+        sort="scans desc",
     ),
     "slowest scans": logs.QueryString(
         fields=["@timestamp", "scan_id", "stage", "StageSeconds"],
-        filter_statements=["ispresent(StageSeconds)"], sort="StageSeconds desc", limit=50,
+        filter_statements=["ispresent(StageSeconds)"],
+        sort="StageSeconds desc",
+        limit=50,
     ),
     "what the scaler decided": logs.QueryString(
-        fields=["@timestamp", "stage", "wanted", "reason"], filter_statements=["ispresent(reason)"],
-        sort="@timestamp desc", limit=200,
+        fields=["@timestamp", "stage", "wanted", "reason"],
+        filter_statements=["ispresent(reason)"],
+        sort="@timestamp desc",
+        limit=200,
     ),
-}  # fmt: skip
+}
 
 
 class SavedQueries(Construct):
@@ -38,6 +47,9 @@ class SavedQueries(Construct):
         super().__init__(scope, name)
         for title, query in QUERIES.items():
             logs.QueryDefinition(
-                self, title.title().replace(" ", ""), query_definition_name=f"{folder}/{title}",
-                query_string=query, log_groups=list(groups),
-            )  # fmt: skip
+                self,
+                title.title().replace(" ", ""),
+                query_definition_name=f"{folder}/{title}",
+                query_string=query,
+                log_groups=list(groups),
+            )

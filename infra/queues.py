@@ -49,12 +49,23 @@ class RefreshQueue(Construct):
 
 
 def _queue(
-    scope: Construct, name: str, *, key: kms.IKey, kept: Duration,
-    dead: sqs.DeadLetterQueue | None = None, visibility: Duration | None = None,
-) -> sqs.Queue:  # fmt: skip
+    scope: Construct,
+    name: str,
+    *,
+    key: kms.IKey,
+    kept: Duration,
+    dead: sqs.DeadLetterQueue | None = None,
+    visibility: Duration | None = None,
+) -> sqs.Queue:
     return sqs.Queue(
-        scope, name,
-        encryption=sqs.QueueEncryption.KMS, encryption_master_key=key, data_key_reuse=Duration.hours(1),
-        enforce_ssl=True, retention_period=kept, receive_message_wait_time=Duration.seconds(20),
-        dead_letter_queue=dead, visibility_timeout=visibility,
-    )  # fmt: skip
+        scope,
+        name,
+        encryption=sqs.QueueEncryption.KMS,
+        encryption_master_key=key,
+        data_key_reuse=Duration.hours(1),
+        enforce_ssl=True,
+        retention_period=kept,
+        receive_message_wait_time=Duration.seconds(20),
+        dead_letter_queue=dead,
+        visibility_timeout=visibility,
+    )

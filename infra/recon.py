@@ -44,9 +44,16 @@ class ReconBatch(Construct):
     """Compute environments, job queue and job definition."""
 
     def __init__(
-        self, scope: Construct, name: str, *, env: Environment, network: Network, data: DataResources,
-        log_key: kms.IKey, lustre: LustreCache | None,
-    ) -> None:  # fmt: skip
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        env: Environment,
+        network: Network,
+        data: DataResources,
+        log_key: kms.IKey,
+        lustre: LustreCache | None,
+    ) -> None:
         super().__init__(scope, name)
         self._env = env
         groups: list[ec2.ISecurityGroup] = [network.workers, *([lustre.clients] if lustre else [])]
@@ -56,10 +63,12 @@ class ReconBatch(Construct):
             self, "Machine", disk_gib=env.recon.disk_gib, key=data.data_key, lustre=lustre, groups=groups
         )
         self._machine_role = iam.Role(
-            self, "MachineRole", assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
+            self,
+            "MachineRole",
+            assumed_by=iam.ServicePrincipal("ec2.amazonaws.com"),
             description="what a GPU machine may do: join the cluster, pull containers",
             managed_policies=[iam.ManagedPolicy.from_aws_managed_policy_name(MACHINE_POLICY)],
-        )  # fmt: skip
+        )
         acknowledge(
             self._machine_role,
             "The cluster's name is Batch's to choose; AWS keeps this policy for its machines.",
@@ -67,7 +76,9 @@ class ReconBatch(Construct):
         )
         kinds = [True, False] if env.recon.spot else [False]
         self.queue = batch.JobQueue(
-            self, "Queue", priority=1,
+            self,
+            "Queue",
+            priority=1,
             compute_environments=[
                 batch.OrderedComputeEnvironment(compute_environment=self._machines(spot), order=order)
                 for order, spot in enumerate(kinds, start=1)
@@ -76,21 +87,27 @@ class ReconBatch(Construct):
                 batch.JobStateTimeLimitAction(
                     action=batch.JobStateTimeLimitActionsAction.CANCEL,
                     max_time=Duration.minutes(env.recon.runnable_minutes),
-                    reason=reason, state=batch.JobStateTimeLimitActionsState.RUNNABLE,
+                    reason=reason,
+                    state=batch.JobStateTimeLimitActionsState.RUNNABLE,
                 )
                 for reason in STUCK_REASONS
             ],
-        )  # fmt: skip
+        )
         self.log_group = logs.LogGroup(
-            self, "Logs", encryption_key=log_key, retention=retention(env.operations.log_days),
+            self,
+            "Logs",
+            encryption_key=log_key,
+            retention=retention(env.operations.log_days),
             removal_policy=removal(env),
-        )  # fmt: skip
+        )
         self.role = iam.Role(
-            self, "JobRole", description="what a reconstruction worker may do",
+            self,
+            "JobRole",
+            description="what a reconstruction worker may do",
             assumed_by=iam.ServicePrincipal("ecs-tasks.amazonaws.com").with_conditions(
                 {"StringEquals": {"aws:SourceAccount": env.account}}
             ),
-        )  # fmt: skip
+        )
         self.definition = self._definition(data, lustre)
         self._grant(data)
 
@@ -98,17 +115,25 @@ class ReconBatch(Construct):
         env = self._env
         spread = batch.AllocationStrategy.SPOT_PRICE_CAPACITY_OPTIMIZED
         machines = batch.ManagedEc2EcsComputeEnvironment(
-            self, "Spot" if spot else "OnDemand",
-            vpc=self._network.vpc, vpc_subnets=self._network.subnets, security_groups=self._groups,
-            minv_cpus=0, maxv_cpus=env.recon.max_vcpus, spot=spot,
+            self,
+            "Spot" if spot else "OnDemand",
+            vpc=self._network.vpc,
+            vpc_subnets=self._network.subnets,
+            security_groups=self._groups,
+            minv_cpus=0,
+            maxv_cpus=env.recon.max_vcpus,
+            spot=spot,
             allocation_strategy=spread if spot else batch.AllocationStrategy.BEST_FIT_PROGRESSIVE,
             instance_types=[ec2.InstanceType(name) for name in env.recon.instance_types],
             use_optimal_instance_classes=False,
             images=[batch.EcsMachineImage(image_type=batch.EcsMachineImageType.ECS_AL2023_NVIDIA)],
-            instance_role=self._machine_role, launch_template=self.machine.template,
-            update_to_latest_image_version=True, terminate_on_update=False,
-            update_timeout=Duration.minutes(60), replace_compute_environment=False,
-        )  # fmt: skip
+            instance_role=self._machine_role,
+            launch_template=self.machine.template,
+            update_to_latest_image_version=True,
+            terminate_on_update=False,
+            update_timeout=Duration.minutes(60),
+            replace_compute_environment=False,
+        )
         # Without a version that is seen to change, Batch keeps the template's old one for ever.
         child = machines.node.default_child
         if not isinstance(child, batch.CfnComputeEnvironment):
@@ -128,23 +153,39 @@ class ReconBatch(Construct):
                 )
             )
         variables = worker_environment(
-            data, stage.times, region=env.region, lustre=lustre is not None, price=stage.price_per_hour,
+            data,
+            stage.times,
+            region=env.region,
+            lustre=lustre is not None,
+            price=stage.price_per_hour,
             spot=stage.spot,
-        )  # fmt: skip
+        )
         container = batch.EcsEc2ContainerDefinition(
-            self, "Worker", image=container_image(self, "recon", images=env.images),
-            cpu=stage.vcpus, memory=Size.gibibytes(stage.memory_gib), gpu=1, privileged=False,
-            readonly_root_filesystem=True, user=USER_ID, job_role=self.role, volumes=volumes,
+            self,
+            "Worker",
+            image=container_image(self, "recon", images=env.images),
+            cpu=stage.vcpus,
+            memory=Size.gibibytes(stage.memory_gib),
+            gpu=1,
+            privileged=False,
+            readonly_root_filesystem=True,
+            user=USER_ID,
+            job_role=self.role,
+            volumes=volumes,
             environment={**variables, "TMPDIR": SCRATCH, "XDG_CACHE_HOME": SCRATCH},
             linux_parameters=batch.LinuxParameters(
                 self, "Linux", init_process_enabled=True, shared_memory_size=Size.gibibytes(2)
             ),
             logging=ecs.LogDriver.aws_logs(stream_prefix="recon", log_group=self.log_group),
-        )  # fmt: skip
+        )
         return batch.EcsJobDefinition(
-            self, "Definition", container=container, retry_attempts=1, propagate_tags=True,
+            self,
+            "Definition",
+            container=container,
+            retry_attempts=1,
+            propagate_tags=True,
             timeout=Duration.seconds(stage.job_seconds),
-        )  # fmt: skip
+        )
 
     def _grant(self, data: DataResources) -> None:
         role = self.role
@@ -156,9 +197,11 @@ class ReconBatch(Construct):
             role, "KeepRejected", data.quarantine, keys.QUARANTINE, (*grants.READ, *grants.WRITE, *grants.TAG)
         )
         for sid, bucket in (
-            ("ListKspace", data.kspace), ("ListImages", data.images), ("ListRaw", data.raw),
+            ("ListKspace", data.kspace),
+            ("ListImages", data.images),
+            ("ListRaw", data.raw),
             ("ListQuarantine", data.quarantine),
-        ):  # fmt: skip
+        ):
             grants.list_bucket(role, sid, bucket)
         grants.queues(role, "TakeKspace", data.recon.lanes, grants.CONSUME)
         grants.queues(role, "SetAside", [data.recon.dead_letters], grants.SEND)

@@ -38,9 +38,15 @@ class Routing(Construct):
     """Rules from the raw bucket and the gateway to the lanes of the decompress stage."""
 
     def __init__(
-        self, scope: Construct, name: str, *, raw: s3.IBucket, queues: StageQueues, sites: Sequence[Site],
+        self,
+        scope: Construct,
+        name: str,
+        *,
+        raw: s3.IBucket,
+        queues: StageQueues,
+        sites: Sequence[Site],
         gateway: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(scope, name)
         by_s3 = [site.name for site in sites if site.sender == "s3"]
         by_gateway = [site.name for site in sites if site.sender == "gateway"]
@@ -69,22 +75,34 @@ class Routing(Construct):
                 "object-key": pattern,
             }
             self._rule(
-                f"Gateway{lane.value.title()}", queues, lane,
-                source="aws.storagegateway", event=GATEWAY_EVENT, detail=detail,
-            )  # fmt: skip
+                f"Gateway{lane.value.title()}",
+                queues,
+                lane,
+                source="aws.storagegateway",
+                event=GATEWAY_EVENT,
+                detail=detail,
+            )
 
     def _rule(
-        self, name: str, queues: StageQueues, lane: Priority, *, source: str, event: str,
+        self,
+        name: str,
+        queues: StageQueues,
+        lane: Priority,
+        *,
+        source: str,
+        event: str,
         detail: dict[str, Any],
-    ) -> None:  # fmt: skip
+    ) -> None:
         pattern = events.EventPattern(source=[source], detail_type=[event], detail=detail)
         rule = events.Rule(self, name, event_pattern=pattern)
         rule.add_target(
             targets.SqsQueue(
-                queues.lane(lane), dead_letter_queue=queues.dead_letters,
-                max_event_age=Duration.hours(24), retry_attempts=185,
+                queues.lane(lane),
+                dead_letter_queue=queues.dead_letters,
+                max_event_age=Duration.hours(24),
+                retry_attempts=185,
             )
-        )  # fmt: skip
+        )
 
 
 class Publication(Construct):
@@ -96,14 +114,15 @@ class Publication(Construct):
         super().__init__(scope, name)
         patterns = {
             "Records": events.EventPattern(
-                source=["aws.s3"], detail_type=[S3_EVENT],
+                source=["aws.s3"],
+                detail_type=[S3_EVENT],
                 detail={
                     "bucket": {"name": [images.bucket_name]},
                     "object": {"key": [{"suffix": "/" + keys.RECORD_FILE}]},
                 },
             ),
             "RefreshEnds": events.EventPattern(source=["aws.storagegateway"], detail_type=[REFRESH_DONE]),
-        }  # fmt: skip
+        }
         for label, pattern in patterns.items():
             rule = events.Rule(self, label, event_pattern=pattern)
             rule.add_target(targets.SqsQueue(queue, dead_letter_queue=dead, max_event_age=Duration.hours(24)))

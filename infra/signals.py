@@ -24,9 +24,13 @@ def of_stage(
 ) -> cloudwatch.Metric:
     """Return one of the pipeline's own metrics of a stage."""
     return cloudwatch.Metric(
-        namespace=metrics.NAMESPACE, metric_name=name, dimensions_map={metrics.STAGE: stage.value},
-        statistic=statistic, period=period, label=label,
-    )  # fmt: skip
+        namespace=metrics.NAMESPACE,
+        metric_name=name,
+        dimensions_map={metrics.STAGE: stage.value},
+        statistic=statistic,
+        period=period,
+        label=label,
+    )
 
 
 def age(queue: sqs.IQueue, label: str | None = None) -> cloudwatch.Metric:
@@ -63,5 +67,6 @@ def missing_workers(stage: Stage) -> cloudwatch.MathExpression:
             "wanted": of_stage(metrics.WORKERS_WANTED, stage),
             "running": of_stage(metrics.WORKERS_RUNNING, stage),
         },
-        period=MINUTE, label=f"{stage.value}: wanted, not running",
-    )  # fmt: skip
+        period=MINUTE,
+        label=f"{stage.value}: wanted, not running",
+    )

@@ -41,10 +41,14 @@ class _Stack(cdk.Stack):
 
     def __init__(self, scope: Construct, part: str, *, env: Environment, what: str) -> None:
         super().__init__(
-            scope, f"{env.prefix}-{part}", description=f"mrirecon {env.name}: {what}",
+            scope,
+            f"{env.prefix}-{part}",
+            description=f"mrirecon {env.name}: {what}",
             env=cdk.Environment(account=env.account, region=env.region),
-            termination_protection=env.keep_data, analytics_reporting=False, tags=dict(env.tags),
-        )  # fmt: skip
+            termination_protection=env.keep_data,
+            analytics_reporting=False,
+            tags=dict(env.tags),
+        )
 
     def tell(self, name: str, value: str, description: str) -> None:
         """Add an output that a person or a test looks for."""
@@ -75,13 +79,19 @@ class DataStack(_Stack):
         decompress = StageQueues(self, "DecompressQueues", key=message_key, times=env.decompress.times)
         recon = StageQueues(self, "ReconQueues", key=message_key, times=env.recon.times)
         refresh = RefreshQueue(
-            self, "RefreshQueue", key=message_key,
+            self,
+            "RefreshQueue",
+            key=message_key,
             visibility=cdk.Duration.seconds(6 * REFRESH_TIMEOUT.to_seconds()),
-        )  # fmt: skip
+        )
         Routing(
-            self, "Routing", raw=buckets.raw, queues=decompress, sites=env.sites,
+            self,
+            "Routing",
+            raw=buckets.raw,
+            queues=decompress,
+            sites=env.sites,
             gateway=env.file_share is not None,
-        )  # fmt: skip
+        )
         Publication(
             self, "Publication", images=buckets.images, queue=refresh.queue, dead=refresh.dead_letters
         )
@@ -135,9 +145,15 @@ class FileShareStack(_Stack):
             raise ValueError("this environment has no file_share")
         if isinstance(share.gateway, Appliance):
             appliance = GatewayAppliance(
-                self, "Appliance", env=env, share=share, appliance=share.gateway, network=network,
-                key=data.data_key, log_key=log_key,
-            )  # fmt: skip
+                self,
+                "Appliance",
+                env=env,
+                share=share,
+                appliance=share.gateway,
+                network=network,
+                key=data.data_key,
+                log_key=log_key,
+            )
             gateway_arn, self.gateway_id = appliance.gateway_arn, appliance.gateway_id
             self.tell(
                 "GatewayAddress", appliance.instance.instance_private_ip, "where the shares are mounted"
@@ -168,9 +184,15 @@ class ReconStack(_Stack):
     """The second stage."""
 
     def __init__(
-        self, scope: Construct, *, env: Environment, network: Network, data: DataResources, log_key: Any,
+        self,
+        scope: Construct,
+        *,
+        env: Environment,
+        network: Network,
+        data: DataResources,
+        log_key: Any,
         lustre: LustreCache | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(scope, "Recon", env=env, what="k-space to images, on Batch with GPUs")
         self.stage = ReconBatch(
             self, "Stage", env=env, network=network, data=data, log_key=log_key, lustre=lustre
@@ -183,14 +205,27 @@ class ControlStack(_Stack):
     """The Lambdas."""
 
     def __init__(
-        self, scope: Construct, *, env: Environment, network: Network, data: DataResources, log_key: Any,
-        workers: Workers, image_shares: list[str],
-    ) -> None:  # fmt: skip
+        self,
+        scope: Construct,
+        *,
+        env: Environment,
+        network: Network,
+        data: DataResources,
+        log_key: Any,
+        workers: Workers,
+        image_shares: list[str],
+    ) -> None:
         super().__init__(scope, "Control", env=env, what="scaler, share refresh, redrive")
         self.control = Control(
-            self, "Control", env=env, network=network, data=data, log_key=log_key, workers=workers,
+            self,
+            "Control",
+            env=env,
+            network=network,
+            data=data,
+            log_key=log_key,
+            workers=workers,
             image_shares=image_shares,
-        )  # fmt: skip
+        )
         operators_policy(self, "Operators", redrive=self.control.redrive.function)
         for name, function in self.control.functions.items():
             self.tell(f"{name}Function", function.function_name, f"the {name.lower()} Lambda")
@@ -200,9 +235,14 @@ class DevelopmentStack(_Stack):
     """Where models are made."""
 
     def __init__(
-        self, scope: Construct, *, env: Environment, network: Network, data: DataResources,
+        self,
+        scope: Construct,
+        *,
+        env: Environment,
+        network: Network,
+        data: DataResources,
         lustre: LustreCache | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(scope, "Development", env=env, what="repositories and model development")
         repositories = Repositories(self, "Repositories", env=env, key=data.data_key)
         Studio(self, "Studio", env=env, network=network, data=data, lustre=lustre, repositories=repositories)
@@ -212,24 +252,40 @@ class OperationsStack(_Stack):
     """What is watched."""
 
     def __init__(
-        self, scope: Construct, *, env: Environment, data: DataResources, control: Control,
-        log_groups: list[logs.ILogGroup], gateway_id: str | None, lustre: LustreCache | None,
-    ) -> None:  # fmt: skip
+        self,
+        scope: Construct,
+        *,
+        env: Environment,
+        data: DataResources,
+        control: Control,
+        log_groups: list[logs.ILogGroup],
+        gateway_id: str | None,
+        lustre: LustreCache | None,
+    ) -> None:
         super().__init__(scope, "Operations", env=env, what="dashboard, alarms, budget, saved queries")
         topic = AlarmTopic(self, "Alarms", key=data.message_key, emails=env.operations.alarm_emails).topic
         alarms = Alarms(
-            self, "Watch", topic=topic, env=env, data=data, functions=control.functions,
+            self,
+            "Watch",
+            topic=topic,
+            env=env,
+            data=data,
+            functions=control.functions,
             function_dead_letters=control.dead_letters,
-        )  # fmt: skip
+        )
         if gateway_id:
             alarms.watch_gateway(gateway_id)
         if lustre and env.lustre:
             alarms.watch_lustre(lustre.file_system.file_system_id, env.lustre.capacity_gib)
         PipelineDashboard(
-            self, "Dashboard", title=env.prefix, data=data, alarms=alarms.all,
+            self,
+            "Dashboard",
+            title=env.prefix,
+            data=data,
+            alarms=alarms.all,
             gateway_ids=[gateway_id] if gateway_id else [],
             lustre_id=lustre.file_system.file_system_id if lustre else None,
-        )  # fmt: skip
+        )
         if not env.lacks("log_queries"):
             SavedQueries(self, "Queries", folder=env.prefix, groups=[*log_groups, *control.log_groups])
         if env.operations.monthly_budget_usd and not env.lacks("budget"):
@@ -268,18 +324,28 @@ def compose(scope: Construct, env: Environment) -> list[cdk.Stack]:
         stacks.append(recon)
 
     control = ControlStack(
-        scope, env=env, network=network, data=data, log_key=log_key,
-        workers=_workers(env, decompress.stage, recon.stage if recon else None), image_shares=image_shares,
-    )  # fmt: skip
+        scope,
+        env=env,
+        network=network,
+        data=data,
+        log_key=log_key,
+        workers=_workers(env, decompress.stage, recon.stage if recon else None),
+        image_shares=image_shares,
+    )
     stacks.append(control)
     if env.development:
         stacks.append(DevelopmentStack(scope, env=env, network=network, data=data, lustre=lustre))
     stacks.append(
         OperationsStack(
-            scope, env=env, data=data, control=control.control, log_groups=log_groups, gateway_id=gateway_id,
+            scope,
+            env=env,
+            data=data,
+            control=control.control,
+            log_groups=log_groups,
+            gateway_id=gateway_id,
             lustre=lustre,
         )
-    )  # fmt: skip
+    )
     for stack in stacks:
         for key, value in sorted(env.tags.items()):
             cdk.Tags.of(stack).add(key, value)
@@ -292,23 +358,30 @@ def _emulated_shares(env: Environment) -> list[str]:
 
 def _workers(env: Environment, decompress: DecompressService, recon: ReconBatch | None) -> Workers:
     service = {
-        "cluster_name": decompress.cluster.cluster_name, "service_name": decompress.service.service_name,
+        "cluster_name": decompress.cluster.cluster_name,
+        "service_name": decompress.service.service_name,
         "service_arn": decompress.service.service_arn,
-    }  # fmt: skip
+    }
     if recon is not None:
         arn = recon.definition.job_definition_arn
         return Workers(
-            **service, job_queue=recon.queue.job_queue_name, job_queue_arn=recon.queue.job_queue_arn,
-            job_definition=arn, job_definition_arns=(arn,),
-        )  # fmt: skip
+            **service,
+            job_queue=recon.queue.job_queue_name,
+            job_queue_arn=recon.queue.job_queue_arn,
+            job_definition=arn,
+            job_definition_arns=(arn,),
+        )
     if env.emulator is None:
         raise ValueError("only an emulator may lack Batch")
     batch = f"arn:aws:batch:{env.region}:{env.account}"
     queue, definition = env.emulator.batch_job_queue, env.emulator.batch_job_definition
     return Workers(
-        **service, job_queue=queue, job_queue_arn=f"{batch}:job-queue/{queue}", job_definition=definition,
+        **service,
+        job_queue=queue,
+        job_queue_arn=f"{batch}:job-queue/{queue}",
+        job_definition=definition,
         job_definition_arns=(f"{batch}:job-definition/{definition}",),
-    )  # fmt: skip
+    )
 
 
 def build_app(env: Environment, *, outdir: str | None = None) -> cdk.App:

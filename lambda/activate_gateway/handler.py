@@ -151,9 +151,12 @@ def activate(gateways: Any, wanted: Wanted, clock: Clock) -> str:
             clock.wait(str(error))
             continue
         told = gateways.activate_gateway(
-            ActivationKey=key, GatewayName=wanted.name, GatewayTimezone=wanted.timezone,
-            GatewayRegion=wanted.region, GatewayType="FILE_S3",
-        )  # fmt: skip
+            ActivationKey=key,
+            GatewayName=wanted.name,
+            GatewayTimezone=wanted.timezone,
+            GatewayRegion=wanted.region,
+            GatewayType="FILE_S3",
+        )
         return str(told["GatewayARN"])
 
 

@@ -141,13 +141,22 @@ def run(told: Settings, sqs: Any, dynamodb: Any, request: Request) -> dict[str, 
     reasons = Reasons(dynamodb, told.table, request.stage)
     scan = request.scan_id
     done = redrive(
-        sqs, queues.dead_letters, queues.lanes, request.stage, reasons.reason, reason=request.reason,
+        sqs,
+        queues.dead_letters,
+        queues.lanes,
+        request.stage,
+        reasons.reason,
+        reason=request.reason,
         is_about=None if scan is None else (lambda body: reasons.is_about(body, scan)),
-        before=reasons.requeue, limit=request.limit, dry_run=request.dry_run,
-    )  # fmt: skip
+        before=reasons.requeue,
+        limit=request.limit,
+        dry_run=request.dry_run,
+    )
     answer = {
-        "stage": request.stage.value, "seen": dict(done.seen), "limited": done.limited,
+        "stage": request.stage.value,
+        "seen": dict(done.seen),
+        "limited": done.limited,
         "would_give_back" if request.dry_run else "given_back": done.given_back,
-    }  # fmt: skip
+    }
     logger.info("redriven", **answer)
     return answer

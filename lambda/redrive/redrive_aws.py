@@ -44,15 +44,17 @@ class Reasons:
         for pk, sk in keys:
             try:
                 self._db.update_item(
-                    TableName=self._table, Key={PK: {"S": pk}, SK: {"S": sk}},
+                    TableName=self._table,
+                    Key={PK: {"S": pk}, SK: {"S": sk}},
                     UpdateExpression="SET #state = :queued, #at = :now",
                     ConditionExpression="#state = :failed",
                     ExpressionAttributeNames={"#state": STATE, "#at": UPDATED_AT},
                     ExpressionAttributeValues={
-                        ":queued": {"S": State.QUEUED.value}, ":failed": {"S": State.FAILED.value},
+                        ":queued": {"S": State.QUEUED.value},
+                        ":failed": {"S": State.FAILED.value},
                         ":now": {"S": datetime.now(UTC).isoformat(timespec="milliseconds")},
                     },
-                )  # fmt: skip
+                )
             except self._db.exceptions.ConditionalCheckFailedException:
                 continue
 
@@ -71,8 +73,10 @@ class Reasons:
 
     def _get(self, pk: str, sk: str) -> dict[str, str]:
         told = self._db.get_item(
-            TableName=self._table, Key={PK: {"S": pk}, SK: {"S": sk}}, ConsistentRead=True,
+            TableName=self._table,
+            Key={PK: {"S": pk}, SK: {"S": sk}},
+            ConsistentRead=True,
             ProjectionExpression="#state, #code, scan_id",
             ExpressionAttributeNames={"#state": STATE, "#code": "code"},
-        )  # fmt: skip
+        )
         return {name: value["S"] for name, value in told.get("Item", {}).items() if "S" in value}

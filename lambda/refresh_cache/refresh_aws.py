@@ -75,13 +75,16 @@ class Book:
         unchanged = "attribute_not_exists(asked_at)" if asked is None else "asked_at = :was"
         try:
             self._db.update_item(
-                TableName=self._table, Key=self._key(share),
-                UpdateExpression="SET asked_at = :now, runs = :runs", ConditionExpression=unchanged,
+                TableName=self._table,
+                Key=self._key(share),
+                UpdateExpression="SET asked_at = :now, runs = :runs",
+                ConditionExpression=unchanged,
                 ExpressionAttributeValues={
-                    ":now": {"N": repr(now)}, ":runs": {"S": json.dumps(runs)},
+                    ":now": {"N": repr(now)},
+                    ":runs": {"S": json.dumps(runs)},
                     **({} if asked is None else {":was": item["asked_at"]}),
                 },
-            )  # fmt: skip
+            )
         except self._db.exceptions.ConditionalCheckFailedException:
             raise BusyError(max(1.0, self._spacing)) from None
 
@@ -99,19 +102,22 @@ class Book:
         told = self._db.get_item(
             TableName=self._table,
             Key=_key(states.scan_pk(publication.scan_id), states.recon_sk(publication.recon_id)),
-            ProjectionExpression="#token", ExpressionAttributeNames={"#token": "token"},
-        ).get("Item")  # fmt: skip
+            ProjectionExpression="#token",
+            ExpressionAttributeNames={"#token": "token"},
+        ).get("Item")
         if not told or "token" not in told:
             return
         attempt = states.attempt_sk(states.Stage.RECON, int(told["token"]["N"]))
         name = f"at_{states.TimePoint.SHARE_REFRESHED.value}"
         try:
             self._db.update_item(
-                TableName=self._table, Key=_key(states.scan_pk(publication.scan_id), attempt),
+                TableName=self._table,
+                Key=_key(states.scan_pk(publication.scan_id), attempt),
                 UpdateExpression="SET #at = if_not_exists(#at, :at)",
                 ConditionExpression=f"attribute_exists({PK})",
-                ExpressionAttributeNames={"#at": name}, ExpressionAttributeValues={":at": {"S": at}},
-            )  # fmt: skip
+                ExpressionAttributeNames={"#at": name},
+                ExpressionAttributeValues={":at": {"S": at}},
+            )
         except self._db.exceptions.ConditionalCheckFailedException:
             return
 
@@ -127,10 +133,12 @@ class Book:
                 return
             try:
                 self._db.update_item(
-                    TableName=self._table, Key=self._key(share), UpdateExpression="SET runs = :new",
+                    TableName=self._table,
+                    Key=self._key(share),
+                    UpdateExpression="SET runs = :new",
                     ConditionExpression="runs = :old",
                     ExpressionAttributeValues={":new": {"S": json.dumps(changed)}, ":old": item["runs"]},
-                )  # fmt: skip
+                )
             except self._db.exceptions.ConditionalCheckFailedException:
                 continue
             return

@@ -140,17 +140,26 @@ class StageLook:
         # CloudWatch silent for a while must not swing the decision: the last measured time is remembered.
         scan_seconds = reading.scan_seconds or memory.scan_seconds
         seen = Observation(
-            visible=depth.visible, in_flight=depth.in_flight, delayed=depth.delayed,
-            running=crew.running, starting=crew.starting, coming=coming, now=self.now,
-            last_change=memory.last_change, oldest_seconds=reading.oldest, measured_scan_seconds=scan_seconds,
-        )  # fmt: skip
+            visible=depth.visible,
+            in_flight=depth.in_flight,
+            delayed=depth.delayed,
+            running=crew.running,
+            starting=crew.starting,
+            coming=coming,
+            now=self.now,
+            last_change=memory.last_change,
+            oldest_seconds=reading.oldest,
+            measured_scan_seconds=scan_seconds,
+        )
         decision = decide(stage.policy, seen)
         self._note(depth, crew, reading, decision, dead)
         changed = self._set(crew, decision.wanted)
         services.notebook.close(
-            stage.stage, self.now, changed=changed,
+            stage.stage,
+            self.now,
+            changed=changed,
             scan_seconds=reading.scan_seconds if reading.scan_seconds != memory.scan_seconds else None,
-        )  # fmt: skip
+        )
         return decision
 
     def _set(self, crew: Crew, wanted: int) -> bool:
@@ -171,9 +180,12 @@ class StageLook:
     def _count(self, error: Exception, consequence: str) -> None:
         self.errors += 1
         logger.error(
-            "a call failed: %s", consequence, stage=self.stage.stage.value, error=_name(error),
+            "a call failed: %s",
+            consequence,
+            stage=self.stage.stage.value,
+            error=_name(error),
             operation=getattr(error, "operation_name", None),
-        )  # fmt: skip
+        )
 
     def _note(
         self, depth: Depth, crew: Crew, reading: Reading, decision: Decision, dead: Depth | None

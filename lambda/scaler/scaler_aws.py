@@ -194,10 +194,11 @@ class Notebook:
         if values:
             parts = ", ".join(f"{name} = :{name}" for name in values)
             self._update(
-                stage, f"SET {parts}, {UPDATED_AT} = :text",
+                stage,
+                f"SET {parts}, {UPDATED_AT} = :text",
                 {f":{name}": value for name, value in values.items()},
                 text=datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
-            )  # fmt: skip
+            )
 
     def _update(
         self,
@@ -240,21 +241,32 @@ class Gauges:
     def read(self, stage: Stage, lanes: tuple[str, str], now: float) -> Reading:
         """Read both lanes' ages and the stage's time a scan, in one call."""
         end = datetime.fromtimestamp(now, UTC)
-        seconds = {"Namespace": metrics.NAMESPACE, "MetricName": metrics.STAGE_SECONDS,
-                   "Dimensions": [{"Name": metrics.STAGE, "Value": stage.value}]}  # fmt: skip
+        seconds = {
+            "Namespace": metrics.NAMESPACE,
+            "MetricName": metrics.STAGE_SECONDS,
+            "Dimensions": [{"Name": metrics.STAGE, "Value": stage.value}],
+        }
         queries = [
-            _query(f"age{index}", {
-                "Namespace": "AWS/SQS", "MetricName": "ApproximateAgeOfOldestMessage",
-                "Dimensions": [{"Name": "QueueName", "Value": url.rsplit("/", 1)[1]}],
-            }, 60, "Maximum")
+            _query(
+                f"age{index}",
+                {
+                    "Namespace": "AWS/SQS",
+                    "MetricName": "ApproximateAgeOfOldestMessage",
+                    "Dimensions": [{"Name": "QueueName", "Value": url.rsplit("/", 1)[1]}],
+                },
+                60,
+                "Maximum",
+            )
             for index, url in enumerate(lanes)
-        ]  # fmt: skip
+        ]
         hours = MEASURED_HOURS * 3600
         queries += [_query("sum", seconds, hours, "Sum"), _query("count", seconds, hours, "SampleCount")]
         told = self._cloudwatch.get_metric_data(
-            MetricDataQueries=queries, StartTime=end - timedelta(seconds=hours), EndTime=end,
+            MetricDataQueries=queries,
+            StartTime=end - timedelta(seconds=hours),
+            EndTime=end,
             ScanBy="TimestampDescending",
-        )["MetricDataResults"]  # fmt: skip
+        )["MetricDataResults"]
         found = {
             result["Id"]: list(zip(result["Timestamps"], result["Values"], strict=True)) for result in told
         }

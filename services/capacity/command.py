@@ -26,7 +26,7 @@ _FLAGS: tuple[tuple[str, str, str, type, str], ...] = (
     ("--decompress-price", "decompress", "price", float, "of a machine-second of the first stage (1)"),
     ("--recon-price", "recon", "price", float, "of a machine-second of the second stage (5)"),
     ("--reclaims", "recon", "reclaims_per_hour", float, "spot machines taken back an hour and machine (0)"),
-)  # fmt: skip
+)
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +39,11 @@ def register(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, type=kind, metavar="N", help=words)
     parser.add_argument("--max-workers", type=int, metavar="N", help="ceiling of workers of either stage")
     parser.add_argument(
-        "--policy", action="append", metavar="NAME",
+        "--policy",
+        action="append",
+        metavar="NAME",
         help="compare only these, given once for each: " + ", ".join(Config().policies),
-    )  # fmt: skip
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the day (SVG or PNG)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(command=run)

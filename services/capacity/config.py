@@ -16,9 +16,31 @@ from typing import Any, Final, Self, TypeVar
 from ..contract.scaling import DECOMPRESS, RECON, RECON_IDLE_SECONDS, Policy, PolicyError
 
 HOSPITAL_DAY: Final = (
-    0.15, 0.10, 0.10, 0.10, 0.10, 0.20, 0.60, 1.60, 2.40, 2.60, 2.60, 2.40,
-    1.90, 2.20, 2.40, 2.30, 2.00, 1.60, 1.20, 0.90, 0.60, 0.40, 0.30, 0.20,
-)  # fmt: skip
+    0.15,
+    0.10,
+    0.10,
+    0.10,
+    0.10,
+    0.20,
+    0.60,
+    1.60,
+    2.40,
+    2.60,
+    2.60,
+    2.40,
+    1.90,
+    2.20,
+    2.40,
+    2.30,
+    2.00,
+    1.60,
+    1.20,
+    0.90,
+    0.60,
+    0.40,
+    0.30,
+    0.20,
+)
 """Relative number of examinations begun in each hour of a hospital's day, all sites in one time zone."""
 
 
@@ -66,8 +88,9 @@ class Day:
         _require(0 <= self.stat_share <= 1, "day.stat_share", "between 0 and 1")
         _require(
             len(self.profile) == 24 and min(self.profile) >= 0 and sum(self.profile) > 0,
-            "day.profile", "24 weights, none below 0 and not all 0",
-        )  # fmt: skip
+            "day.profile",
+            "24 weights, none below 0 and not all 0",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,17 +144,25 @@ PLENTY: Final = 5000
 def fargate() -> Machines:
     """Return the decompress stage's default machines."""
     return Machines(
-        scan_seconds=30.0, boot_low=60.0, boot_high=120.0, price=1.0,
+        scan_seconds=30.0,
+        boot_low=60.0,
+        boot_high=120.0,
+        price=1.0,
         policy=replace(DECOMPRESS, max_workers=PLENTY),
-    )  # fmt: skip
+    )
 
 
 def gpu_spot() -> Machines:
     """Return the reconstruct stage's default machines."""
     return Machines(
-        scan_seconds=90.0, boot_low=240.0, boot_high=360.0, stop_seconds=60.0,
-        idle_seconds=RECON_IDLE_SECONDS, price=5.0, policy=replace(RECON, max_workers=PLENTY),
-    )  # fmt: skip
+        scan_seconds=90.0,
+        boot_low=240.0,
+        boot_high=360.0,
+        stop_seconds=60.0,
+        idle_seconds=RECON_IDLE_SECONDS,
+        price=5.0,
+        policy=replace(RECON, max_workers=PLENTY),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

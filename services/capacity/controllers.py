@@ -49,10 +49,15 @@ class Scaler:
         """Observe, decide, act."""
         fleet = self.fleet
         seen = Observation(
-            visible=fleet.visible, in_flight=fleet.busy, running=fleet.running, starting=len(fleet.starting),
-            coming=coming, now=fleet.env.now, last_change=self.last_change,
+            visible=fleet.visible,
+            in_flight=fleet.busy,
+            running=fleet.running,
+            starting=len(fleet.starting),
+            coming=coming,
+            now=fleet.env.now,
+            last_change=self.last_change,
             measured_scan_seconds=fleet.measured(),
-        )  # fmt: skip
+        )
         wanted = decide(self.policy, seen).wanted
         if wanted > seen.workers:
             fleet.start(wanted - seen.workers)

@@ -17,9 +17,11 @@ _COLOURS = {
     "fixed": "#7a7a7a",
 }
 _LABELS = {
-    "scaler": "scaler", "target-tracking": "target tracking", "tuned-tracking": "target tracking, tuned",
+    "scaler": "scaler",
+    "target-tracking": "target tracking",
+    "tuned-tracking": "target tracking, tuned",
     "fixed": "fixed",
-}  # fmt: skip
+}
 SMOOTH_MINUTES = 15
 EVERY = 3
 """Minutes between two points of a line: nobody sees more."""
@@ -36,9 +38,12 @@ def plot(reports: Sequence[Report], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     settings: dict[Any, Any] = {
-        "svg.hashsalt": "mrirecon", "svg.fonttype": "none", "font.size": 9,
-        "axes.spines.top": False, "axes.spines.right": False,
-    }  # fmt: skip
+        "svg.hashsalt": "mrirecon",
+        "svg.fonttype": "none",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
     with mpl.rc_context(settings):
         figure, axes = plt.subplots(
             3, len(reports), figsize=(5.2 * len(reports), 9), squeeze=False, layout="constrained"
@@ -56,16 +61,21 @@ def _workers(axis: Any, report: Report) -> None:
     load = report.load[:, 1]
     smooth = np.convolve(load, np.ones(SMOOTH_MINUTES) / SMOOTH_MINUTES, mode="same")
     axis.fill_between(
-        np.arange(len(load))[::EVERY] / 60, smooth[::EVERY], color="#d9e4dd",
+        np.arange(len(load))[::EVERY] / 60,
+        smooth[::EVERY],
+        color="#d9e4dd",
         label=f"work arriving ({SMOOTH_MINUTES} min mean)",
-    )  # fmt: skip
+    )
     for name in ("fixed", "target-tracking", "scaler"):
         if name in report.traces:
             trace = report.traces[name]
             axis.plot(
-                trace.minutes[::EVERY] / 60, trace.workers[::EVERY, 1], color=_COLOURS[name], lw=1,
+                trace.minutes[::EVERY] / 60,
+                trace.workers[::EVERY, 1],
+                color=_COLOURS[name],
+                lw=1,
                 label=_LABELS[name],
-            )  # fmt: skip
+            )
     axis.set_title(f"{report.config.day.scanners:,} scanners, {report.scans:,} scans")
     axis.set_ylabel("GPU workers")
     _hours(axis)
@@ -96,9 +106,13 @@ def _frontier(axis: Any, report: Report) -> None:
     axis.axhline(1.25, color="#999999", lw=0.8, ls=":")
     if report.tracking:
         axis.plot(
-            [row.routine.p95 / 60 for row in report.tracking], [row.cost_ratio for row in report.tracking],
-            "o-", color=_COLOURS["target-tracking"], ms=4, lw=0.8,
-        )  # fmt: skip
+            [row.routine.p95 / 60 for row in report.tracking],
+            [row.cost_ratio for row in report.tracking],
+            "o-",
+            color=_COLOURS["target-tracking"],
+            ms=4,
+            lw=0.8,
+        )
     for row in report.rows:
         if row.policy in ("scaler", "fixed"):
             axis.plot(row.routine.p95 / 60, row.cost_ratio, "s", color=_COLOURS[row.policy], ms=7)

@@ -17,9 +17,19 @@ NAMES = {
     "fixed": "fixed capacity",
 }
 HEADER = (
-    "policy", "routine wait: median", "95 %", "99 %", "stat wait: 95 %", "relative cost a scan",
-    "of clairvoyant", "decompress alone", "reconstruct alone", "most workers", "started", "unfinished",
-)  # fmt: skip
+    "policy",
+    "routine wait: median",
+    "95 %",
+    "99 %",
+    "stat wait: 95 %",
+    "relative cost a scan",
+    "of clairvoyant",
+    "decompress alone",
+    "reconstruct alone",
+    "most workers",
+    "started",
+    "unfinished",
+)
 
 
 def table(report: Report) -> str:
@@ -34,11 +44,13 @@ def _cells(row: Row) -> list[str]:
     return [
         NAMES[row.policy],
         *(_minutes(it) for it in (row.routine.median, row.routine.p95, row.routine.p99, row.stat.p95)),
-        f"{row.cost_per_scan:.0f}", f"{row.cost_ratio:.2f}", *(f"{ratio:.2f}" for ratio in row.stage_ratios),
+        f"{row.cost_per_scan:.0f}",
+        f"{row.cost_ratio:.2f}",
+        *(f"{ratio:.2f}" for ratio in row.stage_ratios),
         " + ".join(str(it) for it in row.peak_workers),
         "–" if bound else " + ".join(str(it) for it in row.workers_started),
         str(row.unfinished),
-    ]  # fmt: skip
+    ]
 
 
 def _minutes(seconds: float) -> str:
@@ -60,8 +72,12 @@ def summary(report: Report) -> str:
 def as_json(report: Report) -> str:
     """Return the report without its traces as JSON; what is not a number is ``null``."""
     rows = [_plain(dataclasses.asdict(row)) for row in report.rows]
-    told = {"config": _plain(dataclasses.asdict(report.config)), "scans": report.scans,
-            "scans_per_hour": report.per_hour.tolist(), "policies": rows}  # fmt: skip
+    told = {
+        "config": _plain(dataclasses.asdict(report.config)),
+        "scans": report.scans,
+        "scans_per_hour": report.per_hour.tolist(),
+        "policies": rows,
+    }
     return json.dumps(told, indent=2, allow_nan=False)
 
 

@@ -142,10 +142,17 @@ def _clairvoyant(config: Config, day: Arrivals) -> Row:
     cost = float(busy[0] * config.decompress.price + busy[1] * config.recon.price)
     zero = np.zeros(len(day))
     return Row(
-        "clairvoyant", _waits(zero[~day.stat]), _waits(zero[day.stat]), cost / len(day), 1.0, (1.0, 1.0),
+        "clairvoyant",
+        _waits(zero[~day.stat]),
+        _waits(zero[day.stat]),
+        cost / len(day),
+        1.0,
+        (1.0, 1.0),
         (_most_at_once(day.at, day.seconds[0]), _most_at_once(day.at + day.seconds[0], day.seconds[1])),
-        (0, 0), 0, 0.0,
-    )  # fmt: skip
+        (0, 0),
+        0,
+        0.0,
+    )
 
 
 def _most_at_once(begin: NDArray[np.float64], seconds: NDArray[np.float64]) -> int:
@@ -193,10 +200,17 @@ def _run(config: Config, day: Arrivals, policy: str, factor: float = 1.0) -> tup
     waits = np.array([scan.wait for scan in finished])
     stat = np.array([scan.stat for scan in finished], dtype=bool)
     row = Row(
-        policy, _waits(waits[~stat]), _waits(waits[stat]), cost / n, cost / ideal, (ratios[0], ratios[1]),
-        (decompress.peak, recon.peak), (decompress.started, recon.started), n - len(finished),
+        policy,
+        _waits(waits[~stat]),
+        _waits(waits[stat]),
+        cost / n,
+        cost / ideal,
+        (ratios[0], ratios[1]),
+        (decompress.peak, recon.peak),
+        (decompress.started, recon.started),
+        n - len(finished),
         time.perf_counter() - began,
-    )  # fmt: skip
+    )
     table = np.array(samples)
     trace = Trace(table[:, 0] / 60, table[:, 1:3].astype(np.int64), table[:, 3:5].astype(np.int64))
     return row, trace

@@ -20,8 +20,11 @@ class Exit(IntEnum):
 
 
 _OF_END = {
-    End.DONE: Exit.OK, End.FAILED: Exit.FAILED, End.REJECTED: Exit.REJECTED, End.INCOMPLETE: Exit.INCOMPLETE,
-}  # fmt: skip
+    End.DONE: Exit.OK,
+    End.FAILED: Exit.FAILED,
+    End.REJECTED: Exit.REJECTED,
+    End.INCOMPLETE: Exit.INCOMPLETE,
+}
 _GRAVEST_FIRST = (Exit.FAILED, Exit.REJECTED, Exit.INCOMPLETE)
 
 

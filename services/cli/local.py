@@ -126,9 +126,15 @@ def _journey(
     from ..recon.stage import reconstruct
 
     made = reconstruct(
-        kspace, stage, scan_id=intake.scan_id, profile=chosen, device=device, progress=progress,
-        intake_seconds=intake.seconds, intake_warnings=intake.warnings,
-    )  # fmt: skip
+        kspace,
+        stage,
+        scan_id=intake.scan_id,
+        profile=chosen,
+        device=device,
+        progress=progress,
+        intake_seconds=intake.seconds,
+        intake_warnings=intake.warnings,
+    )
     (stage / RECORD_FILE).write_text(dumps(made), encoding="utf-8")
     place = out / intake.scan_id
     if place.exists():

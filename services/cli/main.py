@@ -83,13 +83,15 @@ def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE", help="a tar of raw k-space")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the images go")
     parser.add_argument(
-        "--method", choices=[method.value for method in Method],
+        "--method",
+        choices=[method.value for method in Method],
         help="how missing lines are filled (default: what the profile says)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--profile", choices=sorted(PROFILES),
+        "--profile",
+        choices=sorted(PROFILES),
         help=f"named settings (default: what the archive asks for, else {DEFAULT_PROFILE})",
-    )  # fmt: skip
+    )
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to compute")
     parser.add_argument("--json", action="store_true", help="print one JSON object an archive")
 
@@ -115,13 +117,17 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
 
 def _demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", type=Path, default=Path("results"), metavar="DIR",
+        "--out",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
         help="where the scan and its images go (results)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--method", choices=[method.value for method in Method],
+        "--method",
+        choices=[method.value for method in Method],
         help="how missing lines are filled (auto)",
-    )  # fmt: skip
+    )
 
     def command(arguments: argparse.Namespace) -> int:
         from .demo import demo

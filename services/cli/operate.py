@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from ..cloud.operators import Operator, QueueStatus, ScanStatus
 
 _COLOURS = {
-    State.DONE.value: "green", State.REJECTED.value: "yellow", State.FAILED.value: "red",
+    State.DONE.value: "green",
+    State.REJECTED.value: "yellow",
+    State.FAILED.value: "red",
     State.CLAIMED.value: "cyan",
-}  # fmt: skip
+}
 
 
 def register_status(parser: ArgumentParser) -> None:
@@ -45,9 +47,11 @@ def register_submit(parser: ArgumentParser) -> None:
     parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="a tar of raw k-space")
     parser.add_argument("--site", required=True, help="whose scan it is: the folder of the raw bucket")
     parser.add_argument(
-        "--priority", choices=[p.value for p in Priority], default=Priority.ROUTINE.value,
+        "--priority",
+        choices=[p.value for p in Priority],
+        default=Priority.ROUTINE.value,
         help="stat goes first (routine)",
-    )  # fmt: skip
+    )
     parser.add_argument("--no-wait", action="store_true", help="do not follow the scan to its end")
     parser.add_argument(
         "--timeout", type=float, default=0.0, metavar="S", help="follow no longer than this (no limit)"
@@ -150,9 +154,15 @@ def scan_table(rows: list[ScanStatus]) -> Any:
         colour = _COLOURS.get(row.state, "")
         state = f"[{colour}]{row.state}[/]" if colour else row.state
         table.add_row(
-            row.scan_id or "not read yet", row.site, row.priority, row.stage, state, row.code, str(row.tries),
+            row.scan_id or "not read yet",
+            row.site,
+            row.priority,
+            row.stage,
+            state,
+            row.code,
+            str(row.tries),
             row.updated_at[5:16].replace("T", " "),
-        )  # fmt: skip
+        )
     return table
 
 
@@ -165,10 +175,13 @@ def queue_table(queues: list[QueueStatus]) -> Any:
             age = "" if queue.oldest_seconds is None else f"{queue.oldest_seconds:.0f} s"
             dead = f"[red]{queue.dead_letters}[/]" if queue.dead_letters else "0"
             table.add_row(
-                queue.stage if first else "", lane,
+                queue.stage if first else "",
+                lane,
                 *(str(counts[name]) for name in ("visible", "in_flight", "delayed")),
-                str(queue.claimed) if first else "", age if first else "", dead if first else "",
-            )  # fmt: skip
+                str(queue.claimed) if first else "",
+                age if first else "",
+                dead if first else "",
+            )
     return table
 
 

@@ -21,9 +21,13 @@ def run(arguments: Namespace) -> int:
         title = f"Scan {number} of {many}" if many > 1 else "Scan"
         with screen.progress(title) as progress:
             outcome = run_archive(
-                archive, arguments.out, profile_name=arguments.profile, method=arguments.method,
-                device=arguments.device, progress=progress,
-            )  # fmt: skip
+                archive,
+                arguments.out,
+                profile_name=arguments.profile,
+                method=arguments.method,
+                device=arguments.device,
+                progress=progress,
+            )
         tell(outcome, as_json=arguments.json)
         ends.append(outcome.end)
     return gravest(ends)

@@ -54,9 +54,13 @@ def say(sentence: str, indent: str = "") -> None:
     if sys.stderr.isatty():
         width = max(40, shutil.get_terminal_size().columns - 1)
         sentence = textwrap.fill(
-            sentence, width, initial_indent=indent, subsequent_indent=indent or "  ", break_long_words=False,
+            sentence,
+            width,
+            initial_indent=indent,
+            subsequent_indent=indent or "  ",
+            break_long_words=False,
             break_on_hyphens=False,
-        )  # fmt: skip
+        )
     else:
         sentence = indent + sentence
     print(sentence, file=sys.stderr, flush=True)
@@ -74,9 +78,12 @@ def progress(title: str) -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("{task.description:<26}"), BarColumn(bar_width=32), TaskProgressColumn(),
-        TimeElapsedColumn(), TextColumn("[dim]{task.fields[message]}"),
-    )  # fmt: skip
+        TextColumn("{task.description:<26}"),
+        BarColumn(bar_width=32),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[message]}"),
+    )
     console = Console(stderr=True)
     console.print(f"[bold]{title}[/bold]", highlight=False)
     with Bars(*columns, console=console) as bars:

@@ -19,14 +19,18 @@ def register(parser: ArgumentParser) -> None:
     parser.add_argument("share", type=Path, metavar="SHARE", help="the folder a scanner drops archives into")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the images go")
     parser.add_argument(
-        "--profile", choices=sorted(PROFILES),
+        "--profile",
+        choices=sorted(PROFILES),
         help=f"named settings (default: what the archive asks for, else {DEFAULT_PROFILE})",
-    )  # fmt: skip
+    )
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="where to compute")
     parser.add_argument(
-        "--settle", type=float, default=10.0, metavar="S",
+        "--settle",
+        type=float,
+        default=10.0,
+        metavar="S",
         help="seconds for which a file must not have changed (10)",
-    )  # fmt: skip
+    )
     parser.add_argument("--once", action="store_true", help="leave when nothing is left to do")
     parser.add_argument("--json", action="store_true", help="print one JSON object an archive")
     parser.set_defaults(command=command)

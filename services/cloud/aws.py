@@ -10,10 +10,18 @@ from typing import Any
 from ..contract.codes import Code, MrireconError, RetryableError
 from .clock import ServerClock
 
-_DENIED = frozenset({
-    "AccessDenied", "AccessDeniedException", "403", "AllAccessDisabled", "InvalidAccessKeyId",
-    "UnrecognizedClientException", "SignatureDoesNotMatch", "ExpiredToken",
-})  # fmt: skip
+_DENIED = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "403",
+        "AllAccessDisabled",
+        "InvalidAccessKeyId",
+        "UnrecognizedClientException",
+        "SignatureDoesNotMatch",
+        "ExpiredToken",
+    }
+)
 
 
 def client(service: str, clock: ServerClock | None = None, *, read_timeout: float = 60.0) -> Any:
@@ -26,10 +34,13 @@ def client(service: str, clock: ServerClock | None = None, *, read_timeout: floa
     made = _session().client(
         service,
         config=Config(
-            connect_timeout=5, read_timeout=read_timeout, tcp_keepalive=True, max_pool_connections=16,
+            connect_timeout=5,
+            read_timeout=read_timeout,
+            tcp_keepalive=True,
+            max_pool_connections=16,
             retries={"mode": "standard", "total_max_attempts": 5},
         ),
-    )  # fmt: skip
+    )
     if clock is not None:
         _listen(made, clock)
     return made
@@ -75,9 +86,14 @@ def is_denied(error: BaseException) -> bool:
 def is_absent(error: BaseException) -> bool:
     """Whether the object, version, queue or table does not exist."""
     return status(error) == 404 or error_code(error) in {
-        "NoSuchKey", "NoSuchVersion", "404", "ResourceNotFoundException", "QueueDoesNotExist",
-        "AWS.SimpleQueueService.NonExistentQueue", "NoSuchBucket",
-    }  # fmt: skip
+        "NoSuchKey",
+        "NoSuchVersion",
+        "404",
+        "ResourceNotFoundException",
+        "QueueDoesNotExist",
+        "AWS.SimpleQueueService.NonExistentQueue",
+        "NoSuchBucket",
+    }
 
 
 @contextmanager

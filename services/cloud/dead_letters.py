@@ -83,9 +83,13 @@ class DeadLetters:
         return self._redrive(lanes, reason=reason, scan_id=scan_id).given_back
 
     def _redrive(
-        self, lanes: Mapping[Priority, str], *, reason: str | None = None, scan_id: str | None = None,
+        self,
+        lanes: Mapping[Priority, str],
+        *,
+        reason: str | None = None,
+        scan_id: str | None = None,
         dry_run: bool = False,
-    ) -> Redriven:  # fmt: skip
+    ) -> Redriven:
         # Which letters go back, and where to, is decided in the contract (the Lambda's, too).
         looked_at: dict[str, Letter] = {}  # the one that is being decided on
 
@@ -101,10 +105,18 @@ class DeadLetters:
 
         with aws.translated("The dead-letter queue"):
             return give_back(
-                self._sqs, self._url, lanes, self._stage, lambda body: of(body).reason, reason=reason,
+                self._sqs,
+                self._url,
+                lanes,
+                self._stage,
+                lambda body: of(body).reason,
+                reason=reason,
                 is_about=None if scan_id is None else (lambda body: of(body).is_about(scan_id)),
-                before=requeue, dry_run=dry_run, look_seconds=_LOOK_SECONDS, wait_seconds=self._wait,
-            )  # fmt: skip
+                before=requeue,
+                dry_run=dry_run,
+                look_seconds=_LOOK_SECONDS,
+                wait_seconds=self._wait,
+            )
 
     def letters(self) -> Iterator[Letter]:
         """Yield each dead letter once; all are visible again when the walk is over."""
@@ -124,8 +136,12 @@ class DeadLetters:
         try:
             if self._stage is Stage.RECON:
                 request = ReconRequest.loads(body)
-                yield self._row(states.scan_pk(request.scan_id), states.recon_sk(request.recon_id),
-                                scan_id=request.scan_id, recon_id=request.recon_id)  # fmt: skip
+                yield self._row(
+                    states.scan_pk(request.scan_id),
+                    states.recon_sk(request.recon_id),
+                    scan_id=request.scan_id,
+                    recon_id=request.recon_id,
+                )
                 return
             for delivery in deliveries(body):
                 yield from self._delivered(delivery)

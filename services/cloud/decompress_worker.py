@@ -23,9 +23,12 @@ def decompress(job: Job, progress: Progress) -> dict[str, Any]:
     from ..decompress.stage import decompress as stage
 
     intake = stage(
-        Path(job["archive"]), Path(job["kspace"]), limits=Limits.from_env(), progress=progress,
+        Path(job["archive"]),
+        Path(job["kspace"]),
+        limits=Limits.from_env(),
+        progress=progress,
         work_dir=Path(job["work_dir"]),
-    )  # fmt: skip
+    )
     return asdict(intake)
 
 
@@ -34,26 +37,36 @@ def make_handler(
 ) -> tuple[IntakeHandler, Callable[[], None]]:
     """Return the stage's handler and what closes it."""
     supervisor = Supervisor(
-        work, silence=settings.silence_seconds, total=settings.scan_seconds,
+        work,
+        silence=settings.silence_seconds,
+        total=settings.scan_seconds,
         preload=["numpy", "h5py"] if work is decompress else [],
-    )  # fmt: skip
+    )
     supervisor.prepare()
     handler = IntakeHandler(
-        store=world.store, ledger=world.ledger, recon_lanes=dict(world.recon_lanes), supervisor=supervisor,
-        owner=world.owner, kspace_bucket=settings.kspace_bucket,
-        quarantine_bucket=settings.quarantine_bucket, scratch=settings.scratch_dir,
-        settle_seconds=settings.settle_seconds, price_per_hour=settings.price_per_hour,
-        retry_base=settings.retry_seconds, failpoints=failpoints,
-    )  # fmt: skip
+        store=world.store,
+        ledger=world.ledger,
+        recon_lanes=dict(world.recon_lanes),
+        supervisor=supervisor,
+        owner=world.owner,
+        kspace_bucket=settings.kspace_bucket,
+        quarantine_bucket=settings.quarantine_bucket,
+        scratch=settings.scratch_dir,
+        settle_seconds=settings.settle_seconds,
+        price_per_hour=settings.price_per_hour,
+        retry_base=settings.retry_seconds,
+        failpoints=failpoints,
+    )
     return handler, supervisor.close
 
 
 def main(work: Work = decompress) -> int:
     """Serve until told to stop; return the exit code."""
     return serve(
-        Stage.DECOMPRESS, DecompressSettings,
+        Stage.DECOMPRESS,
+        DecompressSettings,
         lambda settings, world, failpoints: make_handler(settings, world, failpoints, work),
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

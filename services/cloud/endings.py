@@ -52,9 +52,12 @@ class Endings:
         Every step may be done twice; a worker that dies between two leaves the message to the next.
         """
         reason = {
-            "scan_id": ident, "stage": self.stage.value, "code": error.code.value, "message": error.message,
+            "scan_id": ident,
+            "stage": self.stage.value,
+            "code": error.code.value,
+            "message": error.message,
             "rejected_at": iso(self.ledger.clock.now()),
-        }  # fmt: skip
+        }
         if raw is not None and error.code is not Code.GONE:
             target = keys.quarantine(ident)
             if self.store.head(self.quarantine_bucket, target) is None:

@@ -73,9 +73,16 @@ class Hold:
     """
 
     def __init__(
-        self, message: Message, lane: Queue, ledger: Ledger, drain: Drain, *, lease: float, total: float = 0,
+        self,
+        message: Message,
+        lane: Queue,
+        ledger: Ledger,
+        drain: Drain,
+        *,
+        lease: float,
+        total: float = 0,
         beat: Callable[[], None] = lambda: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.message = message
         self.lane = lane
         self.lease = lease

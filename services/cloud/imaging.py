@@ -59,10 +59,17 @@ class ImagingHandler:
         trail = Trail(self.ledger, self.stage, self.owner, hold, self.failpoints)
         trail.mark(TimePoint.RECON_RECEIVED)
         taken = self.ledger.claim(
-            states.scan_pk(request.scan_id), states.recon_sk(request.recon_id), self.owner, hold.lease,
-            scan_id=request.scan_id, recon_id=request.recon_id, profile=request.profile, site=request.site,
-            priority=request.priority, announced_at=request.announced_at,
-        )  # fmt: skip
+            states.scan_pk(request.scan_id),
+            states.recon_sk(request.recon_id),
+            self.owner,
+            hold.lease,
+            scan_id=request.scan_id,
+            recon_id=request.recon_id,
+            profile=request.profile,
+            site=request.site,
+            priority=request.priority,
+            announced_at=request.announced_at,
+        )
         if isinstance(taken, Row):
             if not taken.ended:
                 left = taken.lease_until - self.ledger.clock.now()
@@ -103,12 +110,17 @@ class ImagingHandler:
                 with self._kspace(request, Path(folder), hold) as kspace:
                     trail.mark(TimePoint.RECON_READ)
                     record = self.supervisor.run(
-                        {"kspace": str(kspace), "out": str(out), "scan_id": request.scan_id,
-                         "profile": wanted.name, "method": request.method,
-                         "intake_seconds": request.intake_seconds,
-                         "intake_warnings": request.intake_warnings},
+                        {
+                            "kspace": str(kspace),
+                            "out": str(out),
+                            "scan_id": request.scan_id,
+                            "profile": wanted.name,
+                            "method": request.method,
+                            "intake_seconds": request.intake_seconds,
+                            "intake_warnings": request.intake_warnings,
+                        },
                         hold.check,
-                    )  # fmt: skip
+                    )
                 trail.mark(TimePoint.RECONSTRUCTED)
                 for file in sorted(path for path in out.rglob("*") if path.is_file()):
                     if file.name != keys.RECORD_FILE:
@@ -188,9 +200,14 @@ class ImagingHandler:
         journey = seconds_between(request.announced_at, trail.points[TimePoint.PUBLISHED])
         metrics.emit(
             {names.STAGE: self.stage.value},
-            {names.SCANS: 1, names.BYTES: request.kspace_bytes, names.STAGE_SECONDS: seconds,
-             names.COST: cost, names.JOURNEY_SECONDS: None if journey is None else max(0.0, journey)},
-        )  # fmt: skip
+            {
+                names.SCANS: 1,
+                names.BYTES: request.kspace_bytes,
+                names.STAGE_SECONDS: seconds,
+                names.COST: cost,
+                names.JOURNEY_SECONDS: None if journey is None else max(0.0, journey),
+            },
+        )
         self._endings.count(State.DONE)
         logs.get().info("images published", seconds=seconds, journey_seconds=journey)
 

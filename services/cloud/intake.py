@@ -145,9 +145,16 @@ class IntakeHandler:
             if not self.ledger.note(held[0], scan_id=scan):
                 raise LostClaim
             taken = self.ledger.claim(
-                states.scan_pk(scan), states.INTAKE_SK, self.owner, hold.lease, scan_id=scan, site=place.site,
-                priority=place.priority.value, announced_at=delivery.announced_at, archive_bytes=info.size,
-            )  # fmt: skip
+                states.scan_pk(scan),
+                states.INTAKE_SK,
+                self.owner,
+                hold.lease,
+                scan_id=scan,
+                site=place.site,
+                priority=place.priority.value,
+                announced_at=delivery.announced_at,
+                archive_bytes=info.size,
+            )
             if isinstance(taken, Row):
                 if not self._ended_before(scan, delivery, place, held[0], hold):
                     hold.settle(held[0], State.QUEUED)
@@ -202,19 +209,31 @@ class IntakeHandler:
         intake = self.ledger.get(states.scan_pk(scan), states.INTAKE_SK)
         told = json.loads((intake.get(_TOLD) if intake else None) or "{}")
         return ReconRequest(
-            scan_id=scan, recon_id=recon_id(scan, wanted.settings(), RECON_VERSION), profile=wanted.name,
-            site=place.site, priority=place.priority.value, kspace_key=key,
-            kspace_sha256=info.sha256 or info.metadata.get(SHA256, ""), kspace_bytes=info.size, raw=delivery,
-            announced_at=delivery.announced_at, intake_seconds=told.get("seconds", {}),
+            scan_id=scan,
+            recon_id=recon_id(scan, wanted.settings(), RECON_VERSION),
+            profile=wanted.name,
+            site=place.site,
+            priority=place.priority.value,
+            kspace_key=key,
+            kspace_sha256=info.sha256 or info.metadata.get(SHA256, ""),
+            kspace_bytes=info.size,
+            raw=delivery,
+            announced_at=delivery.announced_at,
+            intake_seconds=told.get("seconds", {}),
             intake_warnings=told.get("warnings", []),
-        )  # fmt: skip
+        )
 
     def _send(self, request: ReconRequest, place: keys.Incoming) -> Row:
         row = self.ledger.queue(
-            states.scan_pk(request.scan_id), states.recon_sk(request.recon_id), scan_id=request.scan_id,
-            recon_id=request.recon_id, profile=request.profile, site=place.site,
-            priority=place.priority.value, announced_at=request.announced_at,
-        )  # fmt: skip
+            states.scan_pk(request.scan_id),
+            states.recon_sk(request.recon_id),
+            scan_id=request.scan_id,
+            recon_id=request.recon_id,
+            profile=request.profile,
+            site=place.site,
+            priority=place.priority.value,
+            announced_at=request.announced_at,
+        )
         if not row.ended:
             self.recon_lanes[place.priority].send(request.dumps(), group=place.site)
         return row
@@ -283,9 +302,14 @@ class IntakeHandler:
         trail.close("done", bytes=info.size, seconds=seconds, cost_usd=cost)
         metrics.emit(
             {names.STAGE: self.stage.value},
-            {names.SCANS: 1, names.BYTES: info.size, names.STAGE_SECONDS: seconds, names.COST: cost,
-             names.WAIT_SECONDS: trail.seconds(TimePoint.ANNOUNCED, TimePoint.RECEIVED)},
-        )  # fmt: skip
+            {
+                names.SCANS: 1,
+                names.BYTES: info.size,
+                names.STAGE_SECONDS: seconds,
+                names.COST: cost,
+                names.WAIT_SECONDS: trail.seconds(TimePoint.ANNOUNCED, TimePoint.RECEIVED),
+            },
+        )
         logs.get().info("k-space ready", seconds=seconds, bytes=info.size, at=iso(self.ledger.clock.now()))
 
 

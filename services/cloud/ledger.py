@@ -43,18 +43,28 @@ class DynamoLedger:
         """Take a state item, or return it as it is when it is ended or another's lease still runs."""
         now = self.clock.now()
         held = self._update(
-            pk, sk,
-            {"state": State.CLAIMED.value, "owner": owner, "lease_until": now + lease,
-             "updated_at": iso(now)},
-            first=first, add_token=True,
+            pk,
+            sk,
+            {
+                "state": State.CLAIMED.value,
+                "owner": owner,
+                "lease_until": now + lease,
+                "updated_at": iso(now),
+            },
+            first=first,
+            add_token=True,
             condition="attribute_not_exists(pk) OR #state IN (:queued, :waiting, :failed, :superseded) OR "
             "(#state = :claimed AND (lease_until < :now OR #owner = :me))",
             values={
-                ":queued": State.QUEUED.value, ":waiting": State.WAITING.value, ":failed": State.FAILED.value,
+                ":queued": State.QUEUED.value,
+                ":waiting": State.WAITING.value,
+                ":failed": State.FAILED.value,
                 ":superseded": State.SUPERSEDED.value,
-                ":claimed": State.CLAIMED.value, ":now": now, ":me": owner,
+                ":claimed": State.CLAIMED.value,
+                ":now": now,
+                ":me": owner,
             },
-        )  # fmt: skip
+        )
         if held is not None:
             return Claim(pk, sk, owner, held.token, held.attributes)
         row = self.get(pk, sk)
@@ -83,30 +93,45 @@ class DynamoLedger:
     def queue(self, pk: str, sk: str, **attributes: Any) -> Row:
         """Make a ``queued`` item unless there is one already; return what is there then."""
         made = self._update(
-            pk, sk,
-            {"state": State.QUEUED.value, "lease_until": 0, "updated_at": iso(self.clock.now()),
-             **attributes},
-            condition="attribute_not_exists(pk)", values={},
-        )  # fmt: skip
+            pk,
+            sk,
+            {
+                "state": State.QUEUED.value,
+                "lease_until": 0,
+                "updated_at": iso(self.clock.now()),
+                **attributes,
+            },
+            condition="attribute_not_exists(pk)",
+            values={},
+        )
         return made or self.get(pk, sk) or Row(pk, sk, State.QUEUED)
 
     def fail(self, row: Row, code: str, message: str) -> bool:
         """Record that retries are spent, unless the item has changed since ``row`` was read."""
         changed = self._update(
-            row.pk, row.sk,
-            {"state": State.FAILED.value, "code": code, "message": message, "lease_until": 0,
-             "updated_at": iso(self.clock.now())},
+            row.pk,
+            row.sk,
+            {
+                "state": State.FAILED.value,
+                "code": code,
+                "message": message,
+                "lease_until": 0,
+                "updated_at": iso(self.clock.now()),
+            },
             condition="#state = :was AND lease_until = :lease",
             values={":was": row.state.value, ":lease": row.lease_until},
-        )  # fmt: skip
+        )
         return changed is not None
 
     def requeue(self, pk: str, sk: str) -> bool:
         """Set a ``failed`` item back to ``queued``."""
         changed = self._update(
-            pk, sk, {"state": State.QUEUED.value, "updated_at": iso(self.clock.now())},
-            condition="#state = :failed", values={":failed": State.FAILED.value},
-        )  # fmt: skip
+            pk,
+            sk,
+            {"state": State.QUEUED.value, "updated_at": iso(self.clock.now())},
+            condition="#state = :failed",
+            values={":failed": State.FAILED.value},
+        )
         return changed is not None
 
     def attempt(self, scan_id: str, stage: Stage, token: int, **attributes: Any) -> None:
@@ -131,10 +156,15 @@ class DynamoLedger:
         with aws.translated("The ledger"):
             while len(found) < limit:
                 told = self._db.query(
-                    TableName=self._table, IndexName=states.BY_STATE, ScanIndexForward=False,
-                    KeyConditionExpression="#state = :state", ExpressionAttributeNames={"#state": STATE},
-                    ExpressionAttributeValues=self._item({":state": state.value}), Limit=limit, **start,
-                )  # fmt: skip
+                    TableName=self._table,
+                    IndexName=states.BY_STATE,
+                    ScanIndexForward=False,
+                    KeyConditionExpression="#state = :state",
+                    ExpressionAttributeNames={"#state": STATE},
+                    ExpressionAttributeValues=self._item({":state": state.value}),
+                    Limit=limit,
+                    **start,
+                )
                 found += [self._row(item) for item in told["Items"]]
                 if not told.get("LastEvaluatedKey"):
                     break
@@ -148,9 +178,12 @@ class DynamoLedger:
         with aws.translated("The ledger"):
             while True:
                 told = self._db.query(
-                    TableName=self._table, ConsistentRead=True, KeyConditionExpression="pk = :pk",
-                    ExpressionAttributeValues=self._item({":pk": states.scan_pk(scan_id)}), **start,
-                )  # fmt: skip
+                    TableName=self._table,
+                    ConsistentRead=True,
+                    KeyConditionExpression="pk = :pk",
+                    ExpressionAttributeValues=self._item({":pk": states.scan_pk(scan_id)}),
+                    **start,
+                )
                 items += told["Items"]
                 if not told.get("LastEvaluatedKey"):
                     break
@@ -160,15 +193,24 @@ class DynamoLedger:
 
     def _held(self, claim: Claim, values: Mapping[str, Any]) -> Row | None:
         return self._update(
-            claim.pk, claim.sk, dict(values),
+            claim.pk,
+            claim.sk,
+            dict(values),
             condition="#token = :token AND #owner = :me AND #state = :claimed",
             values={":token": claim.token, ":me": claim.owner, ":claimed": State.CLAIMED.value},
-        )  # fmt: skip
+        )
 
     def _update(
-        self, pk: str, sk: str, assign: dict[str, Any], *, condition: str, values: Mapping[str, Any],
-        first: Mapping[str, Any] | None = None, add_token: bool = False,
-    ) -> Row | None:  # fmt: skip
+        self,
+        pk: str,
+        sk: str,
+        assign: dict[str, Any],
+        *,
+        condition: str,
+        values: Mapping[str, Any],
+        first: Mapping[str, Any] | None = None,
+        add_token: bool = False,
+    ) -> Row | None:
         """Carry out one conditional update; ``None`` when the condition does not hold."""
         names = {"#state": STATE, "#owner": "owner", "#token": "token"}
         given: dict[str, Any] = dict(values)
@@ -187,11 +229,14 @@ class DynamoLedger:
         with aws.translated("The ledger"):
             try:
                 told = self._db.update_item(
-                    TableName=self._table, Key=self._item({PK: pk, SK: sk}), UpdateExpression=expression,
+                    TableName=self._table,
+                    Key=self._item({PK: pk, SK: sk}),
+                    UpdateExpression=expression,
                     **({"ConditionExpression": condition} if condition else {}),
                     **({"ExpressionAttributeNames": used} if used else {}),
-                    ExpressionAttributeValues=self._item(given), ReturnValues="ALL_NEW",
-                )  # fmt: skip
+                    ExpressionAttributeValues=self._item(given),
+                    ReturnValues="ALL_NEW",
+                )
             except self._db.exceptions.ConditionalCheckFailedException:
                 return None
         return self._row(told["Attributes"])
@@ -209,11 +254,15 @@ class DynamoLedger:
     def _row(self, item: Mapping[str, Any]) -> Row:
         plain = self._plain(item)
         return Row(
-            pk=plain[PK], sk=plain[SK], state=State(plain.get(STATE, State.QUEUED)),
-            token=int(plain.get("token", 0)), owner=plain.get("owner", ""),
-            lease_until=float(plain.get("lease_until", 0)), updated_at=plain.get(UPDATED_AT, ""),
+            pk=plain[PK],
+            sk=plain[SK],
+            state=State(plain.get(STATE, State.QUEUED)),
+            token=int(plain.get("token", 0)),
+            owner=plain.get("owner", ""),
+            lease_until=float(plain.get("lease_until", 0)),
+            updated_at=plain.get(UPDATED_AT, ""),
             attributes={name: value for name, value in plain.items() if name not in _FIXED},
-        )  # fmt: skip
+        )
 
 
 def _number(value: Any) -> Any:

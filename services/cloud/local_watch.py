@@ -90,9 +90,16 @@ class Watch:
     """
 
     def __init__(
-        self, share: Path, out: Path, run_archive: RunArchive, *, settle: float = 10.0, retries: int = 3,
-        retry_after: float = 60.0, clock: Callable[[], float] = time.time,
-    ) -> None:  # fmt: skip
+        self,
+        share: Path,
+        out: Path,
+        run_archive: RunArchive,
+        *,
+        settle: float = 10.0,
+        retries: int = 3,
+        retry_after: float = 60.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         if out.resolve() == share.resolve() or share.resolve() in out.resolve().parents:
             raise PermanentError(
                 Code.BAD_SETTINGS, "The results must not lie inside the watched share: choose another folder."
@@ -110,9 +117,12 @@ class Watch:
         self._state.mkdir(parents=True, exist_ok=True)
 
     def serve(
-        self, *, every: float = 2.0, stop: Callable[[], bool] = lambda: False,
+        self,
+        *,
+        every: float = 2.0,
+        stop: Callable[[], bool] = lambda: False,
         sleep: Callable[[float], None] = time.sleep,
-    ) -> Iterator[Outcome]:  # fmt: skip
+    ) -> Iterator[Outcome]:
         """Yield how each archive ended, until ``stop`` says so."""
         while not stop():
             outcome = self.step()

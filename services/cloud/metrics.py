@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from ..contract import metrics as names
 
 _UNITS = {
-    names.STAGE_SECONDS: "Seconds", names.WAIT_SECONDS: "Seconds", names.JOURNEY_SECONDS: "Seconds",
-    names.BYTES: "Bytes", names.COST: "None",
-}  # fmt: skip
+    names.STAGE_SECONDS: "Seconds",
+    names.WAIT_SECONDS: "Seconds",
+    names.JOURNEY_SECONDS: "Seconds",
+    names.BYTES: "Bytes",
+    names.COST: "None",
+}
 
 
 def emit(dimensions: Mapping[str, str], values: Mapping[str, float | None]) -> None:

@@ -246,18 +246,29 @@ def scan_status(row: Row) -> ScanStatus:
         return str(row.get(name) or "")
 
     return ScanStatus(
-        scan_id=text("scan_id"), recon_id=text("recon_id"), stage=_stage_of(row).value, state=row.state.value,
-        code=text("code"), message=text("message"), site=text("site"), priority=text("priority"),
-        announced_at=text("announced_at"), updated_at=row.updated_at, tries=row.token, record=body_of(row),
-    )  # fmt: skip
+        scan_id=text("scan_id"),
+        recon_id=text("recon_id"),
+        stage=_stage_of(row).value,
+        state=row.state.value,
+        code=text("code"),
+        message=text("message"),
+        site=text("site"),
+        priority=text("priority"),
+        announced_at=text("announced_at"),
+        updated_at=row.updated_at,
+        tries=row.token,
+        record=body_of(row),
+    )
 
 
 def finished(rows: list[ScanStatus]) -> bool:
     """Whether nothing more will happen to the scan of these rows by itself."""
     last = [row for row in rows if row.stage == Stage.RECON.value] or rows
-    return bool(last) and all(State(row.state) in states.ENDED for row in last) and (
-        last[0].stage == Stage.RECON.value or all(row.state != State.DONE.value for row in last)
-    )  # fmt: skip
+    return (
+        bool(last)
+        and all(State(row.state) in states.ENDED for row in last)
+        and (last[0].stage == Stage.RECON.value or all(row.state != State.DONE.value for row in last))
+    )
 
 
 def as_json(rows: list[Any]) -> str:

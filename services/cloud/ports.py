@@ -56,9 +56,15 @@ class ObjectStore(Protocol):
         ...
 
     def upload(
-        self, path: Path, bucket: str, key: str, *, metadata: Mapping[str, str] | None = None,
-        replace: str | None = None, check: Check = never,
-    ) -> bool:  # fmt: skip
+        self,
+        path: Path,
+        bucket: str,
+        key: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        replace: str | None = None,
+        check: Check = never,
+    ) -> bool:
         """Put a file only if the key is absent (or still holds the ETag ``replace``); tell whether it did."""
         ...
 

@@ -18,9 +18,15 @@ from .settings import SettingsError
 
 
 def probe(
-    s3: Any, sqs: Any, db: Any, *, buckets: dict[str, str], queues: dict[str, str], table: tuple[str, str],
+    s3: Any,
+    sqs: Any,
+    db: Any,
+    *,
+    buckets: dict[str, str],
+    queues: dict[str, str],
+    table: tuple[str, str],
     lanes: list[SqsQueue],
-) -> None:  # fmt: skip
+) -> None:
     """Ask every bucket, queue and the table once. ``buckets`` … map the variable's name to its value.
 
     Raises
@@ -49,8 +55,9 @@ def probe(
         if wrong:
             faults.append(f"{name}: {wrong}")
             continue
-        ask(name, "queue",
-            lambda url=url: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"]))  # type: ignore[misc]  # fmt: skip
+        ask(
+            name, "queue", lambda url=url: sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+        )  # type: ignore[misc]
     key = {PK: {"S": "probe"}, SK: {"S": "probe"}}
     ask(table[0], "table", lambda: db.get_item(TableName=table[1], Key=key))
     if not faults:
@@ -88,8 +95,15 @@ def _reason(error: Exception, what: str) -> str:
         return f"there is no such {what} in this account and region."
     if aws.status(error) in {301, 307, 400} and what == "bucket":
         return "the bucket does not answer in this region; check AWS_REGION."
-    if kind in {"EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError", "ReadTimeoutError",
-                "ProxyConnectionError", "SSLError", "HTTPClientError"}:  # fmt: skip
+    if kind in {
+        "EndpointConnectionError",
+        "ConnectTimeoutError",
+        "ConnectionClosedError",
+        "ReadTimeoutError",
+        "ProxyConnectionError",
+        "SSLError",
+        "HTTPClientError",
+    }:
         custom = any(name.startswith("AWS_ENDPOINT_URL") for name in os.environ)
         hint = "check AWS_ENDPOINT_URL" if custom else "check the network, its endpoints and security groups"
         return f"the {what}'s service cannot be reached; {hint}."

@@ -64,18 +64,22 @@ class SqsQueue:
         """Long-poll for one message."""
         with aws.translated("The queue"):
             told = self._sqs.receive_message(
-                QueueUrl=self._url, MaxNumberOfMessages=1, WaitTimeSeconds=min(20, round(wait)),
+                QueueUrl=self._url,
+                MaxNumberOfMessages=1,
+                WaitTimeSeconds=min(20, round(wait)),
                 VisibilityTimeout=round(self._visibility),
                 MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp", "MessageGroupId"],
-            )  # fmt: skip
+            )
         for found in told.get("Messages", []):
             told_of_it = found.get("Attributes", {})
             return Message(
-                id=found["MessageId"], body=found["Body"], receipt=found["ReceiptHandle"],
+                id=found["MessageId"],
+                body=found["Body"],
+                receipt=found["ReceiptHandle"],
                 receives=int(told_of_it.get("ApproximateReceiveCount", 1)),
                 sent_at=int(told_of_it.get("SentTimestamp", 0)) / 1000,
                 group=told_of_it.get("MessageGroupId"),
-            )  # fmt: skip
+            )
         return None
 
     def extend(self, message: Message, seconds: float) -> bool:
@@ -83,9 +87,10 @@ class SqsQueue:
         with aws.translated("The queue"):
             try:
                 self._sqs.change_message_visibility(
-                    QueueUrl=self._url, ReceiptHandle=message.receipt,
+                    QueueUrl=self._url,
+                    ReceiptHandle=message.receipt,
                     VisibilityTimeout=max(0, min(MAX_VISIBILITY, round(seconds))),
-                )  # fmt: skip
+                )
             except self._sqs.exceptions.ClientError as error:
                 gone = {"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"}
                 if aws.error_code(error).rpartition(".")[2] in gone:
@@ -106,6 +111,8 @@ class SqsQueue:
         """Send a message. ``group`` (the site) makes it a fair queue: no site waits for another's burst."""
         with aws.translated("The queue"):
             self._sqs.send_message(
-                QueueUrl=self._url, MessageBody=body, MessageGroupId=group,
+                QueueUrl=self._url,
+                MessageBody=body,
+                MessageGroupId=group,
                 **({"DelaySeconds": min(MAX_DELAY, round(delay))} if delay else {}),
-            )  # fmt: skip
+            )

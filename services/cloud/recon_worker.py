@@ -22,10 +22,14 @@ def reconstruct(job: Job, progress: Progress) -> dict[str, Any]:
     from ..recon.stage import reconstruct as stage
 
     return stage(
-        Path(job["kspace"]), Path(job["out"]), scan_id=job["scan_id"],
-        profile=profile(job["profile"], job["method"]), progress=progress,
-        intake_seconds=job["intake_seconds"], intake_warnings=job["intake_warnings"],
-    )  # fmt: skip
+        Path(job["kspace"]),
+        Path(job["out"]),
+        scan_id=job["scan_id"],
+        profile=profile(job["profile"], job["method"]),
+        progress=progress,
+        intake_seconds=job["intake_seconds"],
+        intake_warnings=job["intake_warnings"],
+    )
 
 
 def make_handler(
@@ -34,26 +38,37 @@ def make_handler(
     """Return the stage's handler and what closes it."""
     real = work is reconstruct
     supervisor = Supervisor(
-        work, silence=settings.silence_seconds, total=settings.scan_seconds,
-        preload=["numpy", "h5py", "torch"] if real else [], warm_up=cuda_context if real else None,
-    )  # fmt: skip
+        work,
+        silence=settings.silence_seconds,
+        total=settings.scan_seconds,
+        preload=["numpy", "h5py", "torch"] if real else [],
+        warm_up=cuda_context if real else None,
+    )
     supervisor.prepare()
     handler = ImagingHandler(
-        store=world.store, ledger=world.ledger, supervisor=supervisor, owner=world.owner,
-        kspace_bucket=settings.kspace_bucket, images_bucket=settings.images_bucket,
-        quarantine_bucket=settings.quarantine_bucket, scratch=settings.scratch_dir,
-        lustre=settings.lustre_mount, price_per_hour=settings.price_per_hour,
-        retry_base=settings.retry_seconds, failpoints=failpoints,
-    )  # fmt: skip
+        store=world.store,
+        ledger=world.ledger,
+        supervisor=supervisor,
+        owner=world.owner,
+        kspace_bucket=settings.kspace_bucket,
+        images_bucket=settings.images_bucket,
+        quarantine_bucket=settings.quarantine_bucket,
+        scratch=settings.scratch_dir,
+        lustre=settings.lustre_mount,
+        price_per_hour=settings.price_per_hour,
+        retry_base=settings.retry_seconds,
+        failpoints=failpoints,
+    )
     return handler, supervisor.close
 
 
 def main(work: Work = reconstruct) -> int:
     """Serve until idle, old or told to stop; return the exit code."""
     return serve(
-        Stage.RECON, ReconSettings,
+        Stage.RECON,
+        ReconSettings,
         lambda settings, world, failpoints: make_handler(settings, world, failpoints, work),
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

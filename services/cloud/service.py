@@ -59,15 +59,24 @@ def connect(settings: DecompressSettings | ReconSettings, stage: Stage) -> World
         Priority.STAT: lane(settings.recon_stat_queue_url, "recon stat"),
         Priority.ROUTINE: lane(settings.recon_routine_queue_url, "recon routine"),
     }
-    buckets = {env.KSPACE_BUCKET: settings.kspace_bucket, env.QUARANTINE_BUCKET: settings.quarantine_bucket,
-               env.RAW_BUCKET: settings.raw_bucket}  # fmt: skip
-    queues = {env.RECON_STAT_QUEUE_URL: settings.recon_stat_queue_url,
-              env.RECON_ROUTINE_QUEUE_URL: settings.recon_routine_queue_url}  # fmt: skip
+    buckets = {
+        env.KSPACE_BUCKET: settings.kspace_bucket,
+        env.QUARANTINE_BUCKET: settings.quarantine_bucket,
+        env.RAW_BUCKET: settings.raw_bucket,
+    }
+    queues = {
+        env.RECON_STAT_QUEUE_URL: settings.recon_stat_queue_url,
+        env.RECON_ROUTINE_QUEUE_URL: settings.recon_routine_queue_url,
+    }
     if isinstance(settings, DecompressSettings):
-        own = [lane(settings.stat_queue_url, "decompress stat"),
-               lane(settings.routine_queue_url, "decompress routine")]  # fmt: skip
-        queues |= {env.DECOMPRESS_STAT_QUEUE_URL: settings.stat_queue_url,
-                   env.DECOMPRESS_ROUTINE_QUEUE_URL: settings.routine_queue_url}  # fmt: skip
+        own = [
+            lane(settings.stat_queue_url, "decompress stat"),
+            lane(settings.routine_queue_url, "decompress routine"),
+        ]
+        queues |= {
+            env.DECOMPRESS_STAT_QUEUE_URL: settings.stat_queue_url,
+            env.DECOMPRESS_ROUTINE_QUEUE_URL: settings.routine_queue_url,
+        }
     else:
         own = list(recon.values())
         buckets[env.IMAGES_BUCKET] = settings.images_bucket
@@ -89,9 +98,10 @@ def connect(settings: DecompressSettings | ReconSettings, stage: Stage) -> World
 
 
 def serve(
-    stage: Stage, kind: type[DecompressSettings] | type[ReconSettings],
+    stage: Stage,
+    kind: type[DecompressSettings] | type[ReconSettings],
     handler: Callable[[Any, World, Failpoints], tuple[StageHandler, Callable[[], None]]],
-) -> int:  # fmt: skip
+) -> int:
     """Run a worker until it leaves; return the process's exit code.
 
     ``handler`` makes the stage's handler from (settings, world, failpoints), and what closes it.
@@ -119,10 +129,15 @@ def serve(
         spot.start()
     made, close = handler(settings, world, failpoints)
     worker = Worker(
-        made, world.own_lanes, world.ledger, drain=drain, times=_times(settings),
-        protection=TaskProtection(settings.ecs_agent), heartbeat_file=settings.heartbeat_file,
+        made,
+        world.own_lanes,
+        world.ledger,
+        drain=drain,
+        times=_times(settings),
+        protection=TaskProtection(settings.ecs_agent),
+        heartbeat_file=settings.heartbeat_file,
         record_dead=world.dead_letters.record if world.dead_letters else None,
-    )  # fmt: skip
+    )
     logs.get().info("worker ready", owner=world.owner)
     try:
         return worker.run()
@@ -134,6 +149,10 @@ def serve(
 
 def _times(settings: WorkerSettings) -> Times:
     return Times(
-        visibility=settings.visibility_seconds, total=settings.scan_seconds, idle=settings.idle_seconds,
-        lifetime=settings.lifetime_seconds, poll=settings.poll_seconds, retry_base=settings.retry_seconds,
-    )  # fmt: skip
+        visibility=settings.visibility_seconds,
+        total=settings.scan_seconds,
+        idle=settings.idle_seconds,
+        lifetime=settings.lifetime_seconds,
+        poll=settings.poll_seconds,
+        retry_base=settings.retry_seconds,
+    )

@@ -92,14 +92,18 @@ class S3Store:
         metadata = dict(told.get("Metadata") or {})
         found = told.get("VersionId")
         return ObjectInfo(
-            size=int(told["ContentLength"]), etag=etag, version=found if found != "null" else None,
-            modified=told["LastModified"].timestamp(), sha256=metadata.get(SHA256),
+            size=int(told["ContentLength"]),
+            etag=etag,
+            version=found if found != "null" else None,
+            modified=told["LastModified"].timestamp(),
+            sha256=metadata.get(SHA256),
             # A multipart object's checksum is one of its parts' checksums, shown as "…-<parts>".
             checksum_sha256=checksum if checksum and "-" not in checksum and "-" not in etag else None,
             archived=told.get("StorageClass") in {"GLACIER", "DEEP_ARCHIVE"}
             and 'ongoing-request="false"' not in (told.get("Restore") or ""),
-            plain_md5="-" not in etag and not encrypted, metadata=metadata,
-        )  # fmt: skip
+            plain_md5="-" not in etag and not encrypted,
+            metadata=metadata,
+        )
 
     def download(self, bucket: str, key: str, path: Path, info: ObjectInfo, check: Check = never) -> str:
         """Stream the object ``info`` describes to ``path``; return its SHA-256.
@@ -127,9 +131,12 @@ class S3Store:
         with aws.translated("Reading from the object store"):
             try:
                 answer = self._s3.get_object(
-                    Bucket=bucket, Key=key, IfMatch=f'"{info.etag}"', ChecksumMode="ENABLED",
+                    Bucket=bucket,
+                    Key=key,
+                    IfMatch=f'"{info.etag}"',
+                    ChecksumMode="ENABLED",
                     **_versioned(info.version),
-                )  # fmt: skip
+                )
             except self._s3.exceptions.ClientError as error:
                 _explain(error)
                 raise
@@ -155,9 +162,15 @@ class S3Store:
         return digest.hexdigest()
 
     def upload(
-        self, path: Path, bucket: str, key: str, *, metadata: Mapping[str, str] | None = None,
-        replace: str | None = None, check: Check = never,
-    ) -> bool:  # fmt: skip
+        self,
+        path: Path,
+        bucket: str,
+        key: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        replace: str | None = None,
+        check: Check = never,
+    ) -> bool:
         """Put a file only if ``key`` is absent (or still holds the ETag ``replace``); tell whether it did."""
         meta = {**(metadata or {}), SHA256: file_sha256(path, check)}
         condition = {"IfMatch": f'"{replace}"'} if replace else {"IfNoneMatch": "*"}
@@ -246,9 +259,11 @@ class S3Store:
         with aws.translated("Copying in the object store"):
             try:
                 self._s3.copy(
-                    {"Bucket": source[0], "Key": source[1], **_versioned(source[2])}, bucket, key,
+                    {"Bucket": source[0], "Key": source[1], **_versioned(source[2])},
+                    bucket,
+                    key,
                     ExtraArgs={"ChecksumAlgorithm": "SHA256"},
-                )  # fmt: skip
+                )
             except self._s3.exceptions.ClientError as error:
                 _explain(error)
                 raise
@@ -258,9 +273,11 @@ class S3Store:
         with aws.translated("Tagging in the object store"):
             try:
                 self._s3.put_object_tagging(
-                    Bucket=bucket, Key=key, **_versioned(version),
+                    Bucket=bucket,
+                    Key=key,
+                    **_versioned(version),
                     Tagging={"TagSet": [{"Key": DONE_TAG[0], "Value": DONE_TAG[1]}]},
-                )  # fmt: skip
+                )
             except self._s3.exceptions.ClientError as error:
                 if not aws.is_absent(error):
                     raise

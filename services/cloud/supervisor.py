@@ -55,9 +55,15 @@ class Supervisor:
     """
 
     def __init__(
-        self, work: Work, *, silence: float, total: float, preload: Sequence[str] = (),
-        warm_up: Callable[[], None] | None = None, progress: Progress | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        work: Work,
+        *,
+        silence: float,
+        total: float,
+        preload: Sequence[str] = (),
+        warm_up: Callable[[], None] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
         self._work = work
         self._silence = silence
         self._total = total

@@ -72,10 +72,17 @@ class Worker:
     """
 
     def __init__(
-        self, handler: StageHandler, lanes: Sequence[Queue], ledger: Ledger, *, drain: Drain, times: Times,
-        protection: TaskProtection | None = None, heartbeat_file: Path | None = None,
+        self,
+        handler: StageHandler,
+        lanes: Sequence[Queue],
+        ledger: Ledger,
+        *,
+        drain: Drain,
+        times: Times,
+        protection: TaskProtection | None = None,
+        heartbeat_file: Path | None = None,
         record_dead: Callable[[], object] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._handler = handler
         self._lanes = list(lanes)
         self._ledger = ledger
@@ -148,9 +155,14 @@ class Worker:
             self._protection.protect(2 * self._times.visibility)
 
         hold = Hold(
-            message, lane, self._ledger, self._drain, lease=self._times.visibility, total=self._times.total,
+            message,
+            lane,
+            self._ledger,
+            self._drain,
+            lease=self._times.visibility,
+            total=self._times.total,
             beat=beat,
-        )  # fmt: skip
+        )
         self._protection.protect(2 * self._times.visibility)
         then: Callable[[], object] | None = None
         try:

@@ -127,27 +127,37 @@ def _creates(record: Mapping[str, Any]) -> bool:
 def _from_s3(record: Mapping[str, Any]) -> Delivery:
     thing = record["s3"]["object"]
     return Delivery(
-        bucket=record["s3"]["bucket"]["name"], key=unquote_plus(thing["key"]),
-        version=_version(thing.get("versionId")), size=_size(thing.get("size")), etag=thing.get("eTag"),
-        sequencer=thing.get("sequencer"), announced_at=_utc(record.get("eventTime")),
-    )  # fmt: skip
+        bucket=record["s3"]["bucket"]["name"],
+        key=unquote_plus(thing["key"]),
+        version=_version(thing.get("versionId")),
+        size=_size(thing.get("size")),
+        etag=thing.get("eTag"),
+        sequencer=thing.get("sequencer"),
+        announced_at=_utc(record.get("eventTime")),
+    )
 
 
 def _from_eventbridge_s3(event: Mapping[str, Any]) -> Delivery:
     thing = event["detail"]["object"]
     return Delivery(
-        bucket=event["detail"]["bucket"]["name"], key=thing["key"],
-        version=_version(thing.get("version-id")), size=_size(thing.get("size")), etag=thing.get("etag"),
-        sequencer=thing.get("sequencer"), announced_at=_utc(event.get("time")),
-    )  # fmt: skip
+        bucket=event["detail"]["bucket"]["name"],
+        key=thing["key"],
+        version=_version(thing.get("version-id")),
+        size=_size(thing.get("size")),
+        etag=thing.get("etag"),
+        sequencer=thing.get("sequencer"),
+        announced_at=_utc(event.get("time")),
+    )
 
 
 def _from_gateway(event: Mapping[str, Any]) -> Delivery:
     detail = event["detail"]
     return Delivery(
-        bucket=str(detail["bucket-name"]).removeprefix("arn:aws:s3:::"), key=detail["object-key"],
-        size=_size(detail.get("object-size")), announced_at=_utc(event.get("time")),
-    )  # fmt: skip
+        bucket=str(detail["bucket-name"]).removeprefix("arn:aws:s3:::"),
+        key=detail["object-key"],
+        size=_size(detail.get("object-size")),
+        announced_at=_utc(event.get("time")),
+    )
 
 
 def _version(value: object) -> str | None:

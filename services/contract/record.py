@@ -15,10 +15,29 @@ from .codes import Code, End, MrireconError
 SCHEMA_VERSION = 1
 
 KEYS = (
-    "schema_version", "status", "code", "message", "scan_id", "recon_id", "profile", "format", "geometry",
-    "acceleration", "acs_lines", "sampling", "preprocessing", "method", "method_reason", "holdout_errors",
-    "network", "quality", "warnings", "seconds", "versions", "acquisitions_digest",
-)  # fmt: skip
+    "schema_version",
+    "status",
+    "code",
+    "message",
+    "scan_id",
+    "recon_id",
+    "profile",
+    "format",
+    "geometry",
+    "acceleration",
+    "acs_lines",
+    "sampling",
+    "preprocessing",
+    "method",
+    "method_reason",
+    "holdout_errors",
+    "network",
+    "quality",
+    "warnings",
+    "seconds",
+    "versions",
+    "acquisitions_digest",
+)
 
 
 def schema() -> dict[str, Any]:
@@ -32,9 +51,14 @@ def new_record(scan_id: str | None = None) -> dict[str, Any]:
     """Return a record in which nothing is known yet but the scan id."""
     record: dict[str, Any] = dict.fromkeys(KEYS)
     record.update(
-        schema_version=SCHEMA_VERSION, status=End.FAILED.value, scan_id=scan_id, warnings=[],
-        seconds={}, versions={}, preprocessing=[],
-    )  # fmt: skip
+        schema_version=SCHEMA_VERSION,
+        status=End.FAILED.value,
+        scan_id=scan_id,
+        warnings=[],
+        seconds={},
+        versions={},
+        preprocessing=[],
+    )
     return record
 
 

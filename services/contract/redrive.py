@@ -75,10 +75,12 @@ def letters(
     try:
         while True:
             told = sqs.receive_message(
-                QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=wait_seconds,
+                QueueUrl=url,
+                MaxNumberOfMessages=10,
+                WaitTimeSeconds=wait_seconds,
                 VisibilityTimeout=look_seconds,
                 MessageSystemAttributeNames=["MessageGroupId"],
-            ).get("Messages", [])  # fmt: skip
+            ).get("Messages", [])
             receipts += [found["ReceiptHandle"] for found in told]
             new = [found for found in told if found["MessageId"] not in seen]
             if not new:

@@ -67,14 +67,18 @@ class Policy:
         _require(self.min_workers >= 0, "min_workers", "0 or more", self.min_workers)
         _require(
             self.max_workers >= max(1, self.min_workers),
-            "max_workers", "at least 1 and not below min_workers", self.max_workers,
-        )  # fmt: skip
+            "max_workers",
+            "at least 1 and not below min_workers",
+            self.max_workers,
+        )
         _require(self.scan_seconds > 0, "scan_seconds", "above 0", self.scan_seconds)
         _require(self.boot_seconds >= 0, "boot_seconds", "0 or more", self.boot_seconds)
         _require(
             self.target_seconds > self.boot_seconds,
-            "target_seconds", "above boot_seconds, or no new worker could meet it", self.target_seconds,
-        )  # fmt: skip
+            "target_seconds",
+            "above boot_seconds, or no new worker could meet it",
+            self.target_seconds,
+        )
         cooldown = self.scale_in_cooldown_seconds
         _require(cooldown >= 0, "scale_in_cooldown_seconds", "0 or more", cooldown)
         _require(self.max_step_out >= 1, "max_step_out", "1 or more", self.max_step_out)
@@ -246,15 +250,22 @@ def _require(holds: bool, name: str, expected: str, got: object) -> None:
 
 
 DECOMPRESS: Final = Policy(
-    max_workers=20, target_seconds=240.0, scan_seconds=30.0, boot_seconds=90.0,
+    max_workers=20,
+    target_seconds=240.0,
+    scan_seconds=30.0,
+    boot_seconds=90.0,
     scale_in_cooldown_seconds=180.0,
-)  # fmt: skip
+)
 """Default of the decompress stage (Fargate tasks)."""
 
 RECON: Final = Policy(
-    max_workers=20, target_seconds=645.0, scan_seconds=90.0, boot_seconds=300.0,
-    scale_in_cooldown_seconds=300.0, coming_weight=1.0,
-)  # fmt: skip
+    max_workers=20,
+    target_seconds=645.0,
+    scan_seconds=90.0,
+    boot_seconds=300.0,
+    scale_in_cooldown_seconds=300.0,
+    coming_weight=1.0,
+)
 """Default of the reconstruct stage (Batch jobs on GPU machines)."""
 
 RECON_IDLE_SECONDS: Final = 45.0

@@ -7,9 +7,19 @@ from collections.abc import Iterator
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _MACHINE = DISK_FULL | {
-    errno.EIO, errno.ESTALE, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENODEV,
-    errno.ENXIO, errno.ETIMEDOUT, errno.ENOMEM, errno.EFBIG,
-}  # fmt: skip
+    errno.EIO,
+    errno.ESTALE,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.ETIMEDOUT,
+    errno.ENOMEM,
+    errno.EFBIG,
+}
 """Not among them: EINVAL and the like, which a damaged file causes by leading a library to absurd places."""
 
 

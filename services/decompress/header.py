@@ -18,8 +18,18 @@ from ..contract.codes import Code, PermanentError
 
 TRAJECTORIES = ("cartesian", "epi", "radial", "goldenangle", "spiral", "other")
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
-_STEPS = ("kspace_encoding_step_0", "kspace_encoding_step_1", "kspace_encoding_step_2", "average", "slice",
-          "contrast", "phase", "repetition", "set", "segment")  # fmt: skip
+_STEPS = (
+    "kspace_encoding_step_0",
+    "kspace_encoding_step_1",
+    "kspace_encoding_step_2",
+    "average",
+    "slice",
+    "contrast",
+    "phase",
+    "repetition",
+    "set",
+    "segment",
+)
 _SEQUENCES = (
     "Flash",
     "GRE",
@@ -200,8 +210,12 @@ def scrubbed(header: ScanHeader) -> str:
     for encoding in header.encodings:
         _add_encoding(root, encoding)
     sequence = ET.SubElement(root, "sequenceParameters")
-    for name, values in (("TR", header.tr_ms), ("TE", header.te_ms), ("TI", header.ti_ms),
-                         ("flipAngle_deg", header.flip_deg)):  # fmt: skip
+    for name, values in (
+        ("TR", header.tr_ms),
+        ("TE", header.te_ms),
+        ("TI", header.ti_ms),
+        ("flipAngle_deg", header.flip_deg),
+    ):
         for value in values:
             _add(sequence, name, value)
     _add(sequence, "sequence_type", header.sequence)

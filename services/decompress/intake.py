@@ -27,10 +27,16 @@ Kind = RawKind | Foreign | Other
 _FEWEST_ZEROS = 1024
 _UNFINISHED_LOOKS_LIKE = frozenset(
     {
-        Code.H5_CORRUPT, Code.XML_INVALID, Code.NO_ACQUISITIONS, Code.LENGTH_MISMATCH,
-        Code.CHANNEL_MISMATCH, Code.INDEX_RANGE, Code.INCOMPLETE_KSPACE, Code.GEOMETRY,
+        Code.H5_CORRUPT,
+        Code.XML_INVALID,
+        Code.NO_ACQUISITIONS,
+        Code.LENGTH_MISMATCH,
+        Code.CHANNEL_MISMATCH,
+        Code.INDEX_RANGE,
+        Code.INCOMPLETE_KSPACE,
+        Code.GEOMETRY,
     }
-)  # fmt: skip
+)
 """Not ``h5_schema``: zeros in an HDF5 file's structure are ``h5_corrupt``, so one whose names and types can
 be read is another kind of file, and small ones end in zeros anyway."""
 _HDF5_SUFFIXES = frozenset({".h5", ".hdf5", ".hdf", ".mrd"})

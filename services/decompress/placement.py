@@ -217,9 +217,11 @@ def line_positions(part: Part, rows: Ints, axis: str, n: int, limit: Limit | Non
 
     centre = limit.center if limit is not None else n // 2
     told = int(user[0]) if user[0] > 0 and (user == user[0]).all() else centre
-    if told != centre and fits(told) and (
-        not fits(centre) or _power(part, rows, steps, told) > _power(part, rows, steps, centre)
-    ):  # fmt: skip
+    if (
+        told != centre
+        and fits(told)
+        and (not fits(centre) or _power(part, rows, steps, told) > _power(part, rows, steps, centre))
+    ):
         notes.warn(
             f"The header puts the k-space centre at step {centre} along {axis}, the readouts at step {told}, "
             "where there is more signal: the readouts were believed."

@@ -147,8 +147,14 @@ def _measured(
     scale = ratio / bandwidth
     matrix = whitener(covariance(samples) * scale, samples.shape[1])
     notes.did(
-        "prewhiten", applied=True, own=part is image, noise_samples=int(samples.shape[1]),
-        coils=int(coils.size), reordered=bool((np.diff(coils) != 1).any()), dwell_ratio=round(ratio, 6),
-        noise_bandwidth=bandwidth, variance_scale=round(scale, 6),
-    )  # fmt: skip
+        "prewhiten",
+        applied=True,
+        own=part is image,
+        noise_samples=int(samples.shape[1]),
+        coils=int(coils.size),
+        reordered=bool((np.diff(coils) != 1).any()),
+        dwell_ratio=round(ratio, 6),
+        noise_bandwidth=bandwidth,
+        variance_scale=round(scale, 6),
+    )
     return matrix

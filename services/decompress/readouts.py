@@ -56,12 +56,25 @@ COUNTERS = ("ky", "kz", "average", "slice", "contrast", "phase", "repetition", "
 rest."""
 
 TABLE = np.dtype(
-    [("flags", "i8"), ("uid", "i8"), ("samples", "i4"), ("channels", "i4"), ("centre", "i4"), ("pre", "i4"),
-     ("post", "i4"), ("space", "i4"), ("dwell_s", "f8"), ("position", "f8", 3), ("read_dir", "f8", 3),
-     ("phase_dir", "f8", 3), ("slice_dir", "f8", 3), ("patient_table", "f8", 3)]
+    [
+        ("flags", "i8"),
+        ("uid", "i8"),
+        ("samples", "i4"),
+        ("channels", "i4"),
+        ("centre", "i4"),
+        ("pre", "i4"),
+        ("post", "i4"),
+        ("space", "i4"),
+        ("dwell_s", "f8"),
+        ("position", "f8", 3),
+        ("read_dir", "f8", 3),
+        ("phase_dir", "f8", 3),
+        ("slice_dir", "f8", 3),
+        ("patient_table", "f8", 3),
+    ]
     + [(name, "i4") for name in COUNTERS]
     + [("user_ky", "i4"), ("user_kz", "i4"), ("store", "i4"), ("row", "i4")]
-)  # fmt: skip
+)
 """One row a readout. ``centre`` is the sample at the k-space centre; ``pre`` and ``post`` are samples to
 discard;
 ``user_ky`` and ``user_kz`` the centre line and partition that the Siemens converter leaves in its user

@@ -45,8 +45,9 @@ def find(table: Table, notes: Notes) -> Slices:
     """
     frames, where = np.unique(
         np.concatenate([table[name] for name in ("read_dir", "phase_dir", "slice_dir")], axis=1),
-        axis=0, return_inverse=True,
-    )  # fmt: skip
+        axis=0,
+        return_inverse=True,
+    )
     known = check_directions(frames[:, :3], frames[:, 3:6], frames[:, 6:])
     if not np.isfinite(table["position"]).all() or np.abs(table["position"]).max() > _FAR_MM:
         raise PermanentError(
@@ -145,9 +146,17 @@ def geometry(
     rows = table[slices.first]
     read, phase, normal = (_unit(rows[name]) for name in ("read_dir", "phase_dir", "slice_dir"))
     return Geometry(
-        rows["position"].astype(np.float64), read, phase, normal, matrix, fov, recon_matrix, recon_fov,
-        known=True, patient_position=patient_position,
-    )  # fmt: skip
+        rows["position"].astype(np.float64),
+        read,
+        phase,
+        normal,
+        matrix,
+        fov,
+        recon_matrix,
+        recon_fov,
+        known=True,
+        patient_position=patient_position,
+    )
 
 
 def _wanted_axis(wanted: tuple[int, float], encoded: tuple[int, float]) -> tuple[int, float]:

@@ -113,9 +113,15 @@ def sort(part: Part, notes: Notes) -> Sorted:
 
 
 def place(
-    part: Part, rows: Ints, image: Ints, slice_: Ints, kz: Ints, ky: Ints,
-    shape: tuple[int, int, int, int], readout: ReadoutGrid,
-) -> Block:  # fmt: skip
+    part: Part,
+    rows: Ints,
+    image: Ints,
+    slice_: Ints,
+    kz: Ints,
+    ky: Ints,
+    shape: tuple[int, int, int, int],
+    readout: ReadoutGrid,
+) -> Block:
     """Group readouts by line.
 
     Raises
@@ -267,9 +273,14 @@ def _place(part: Part, rows: Ints, marked: Mask, encoding: Encoding, apart: Ints
         found, table, encoding, (nz, ny, readout.n_out), readout.fov_mm, part.header.patient_position, notes
     )
     notes.did(
-        "sort", readouts=int(rows.size), lines=len(block.lines), images=len(keys), slices=len(found.labels),
-        slice_order=found.labels, matrix=[nz, ny, readout.n_out],
-    )  # fmt: skip
+        "sort",
+        readouts=int(rows.size),
+        lines=len(block.lines),
+        images=len(keys),
+        slices=len(found.labels),
+        slice_order=found.labels,
+        matrix=[nz, ny, readout.n_out],
+    )
     embedded = _embedded_of_few(marked, image, len(keys), rows)
     return Sorted(block, encoding, _images(keys, part.header), keys, found, geometry, apart, embedded)
 
@@ -296,11 +307,14 @@ def _images(keys: Ints, header: ScanHeader) -> list[ImageIndex]:
             ti = header.ti_ms[min(set_ if by_set else contrast, len(header.ti_ms) - 1)]
         images.append(
             ImageIndex(
-                contrast=contrast, repetition=repetition, phase=phase, set=set_,
-                echo_time_s=None if te is None else te / 1000, inversion_time_s=None if ti is None else ti /
-                1000,
+                contrast=contrast,
+                repetition=repetition,
+                phase=phase,
+                set=set_,
+                echo_time_s=None if te is None else te / 1000,
+                inversion_time_s=None if ti is None else ti / 1000,
             )
-        )  # fmt: skip
+        )
     return images
 
 
@@ -316,9 +330,12 @@ def _count_repeats(block: Block, notes: Notes) -> None:
     told = np.stack([line, table["average"], table["segment"]], axis=1)
     unexplained = int(told.shape[0] - np.unique(told, axis=0).shape[0])
     notes.did(
-        "average", lines=int((counts > 1).sum()), fewest=int(counts.min()), most=int(counts.max()),
+        "average",
+        lines=int((counts > 1).sum()),
+        fewest=int(counts.min()),
+        most=int(counts.max()),
         repeated_without_counter=unexplained,
-    )  # fmt: skip
+    )
     if unexplained:
         notes.warn(
             f"{unexplained} readouts repeat a line with the same counters; repeated lines were averaged."

@@ -139,10 +139,19 @@ def _complete(acquired: Mask, hull: Mask, numbers: Lattice) -> SamplingPattern |
         return None  # one gap is a hole, whatever lattice could be laid around it
     acs_z, acs_y = acs if acs is not None else (None, None)
     return SamplingPattern(
-        shape=(acquired.shape[0], acquired.shape[1]), r_z=r_z, r_y=r_y, caipi_shift=shift, offset_z=offset_z,
-        offset_y=offset_y, acs_z=acs_z, acs_y=acs_y, sampled_z=sampled_z, sampled_y=sampled_y, extent=extent,
+        shape=(acquired.shape[0], acquired.shape[1]),
+        r_z=r_z,
+        r_y=r_y,
+        caipi_shift=shift,
+        offset_z=offset_z,
+        offset_y=offset_y,
+        acs_z=acs_z,
+        acs_y=acs_y,
+        sampled_z=sampled_z,
+        sampled_y=sampled_y,
+        extent=extent,
         acquired=acquired,
-    )  # fmt: skip
+    )
 
 
 def _reach(sampled: Range, n: int, r: int) -> Range:

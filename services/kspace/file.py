@@ -145,16 +145,19 @@ class KSpaceWriter:
                 group.create_dataset(name, data=value)
             else:
                 group.attrs[name] = value
-        for name, items in (
-            ("images", [asdict(index) for index in info.images]), ("history", info.history)
-        ):  # fmt: skip
+        for name, items in (("images", [asdict(index) for index in info.images]), ("history", info.history)):
             file.create_dataset(name, data=json.dumps(items), dtype=h5py.string_dtype())
         file.create_dataset("ismrmrd_header", data=info.ismrmrd_header, dtype=h5py.string_dtype())
         file.attrs.update(
-            scan_id=info.scan_id, format=info.format, kx_range=info.kx_range, whitened=info.whitened,
-            header=json.dumps(info.header), warnings=json.dumps(info.warnings),
-            schema_version=SCHEMA_VERSION, acquisitions_digest=info.acquisitions_digest,
-        )  # fmt: skip
+            scan_id=info.scan_id,
+            format=info.format,
+            kx_range=info.kx_range,
+            whitened=info.whitened,
+            header=json.dumps(info.header),
+            warnings=json.dumps(info.warnings),
+            schema_version=SCHEMA_VERSION,
+            acquisitions_digest=info.acquisitions_digest,
+        )
 
 
 @contextmanager

@@ -12,20 +12,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 _INDEX = np.dtype(
-    [(name, "<u2") for name in (
-        "kspace_encode_step_1", "kspace_encode_step_2", "average", "slice", "contrast", "phase",
-        "repetition", "set", "segment",
-    )] + [("user", "<u2", 8)]
-)  # fmt: skip
-HEAD = np.dtype([
-    ("version", "<u2"), ("flags", "<u8"), ("measurement_uid", "<u4"), ("scan_counter", "<u4"),
-    ("acquisition_time_stamp", "<u4"), ("physiology_time_stamp", "<u4", 3), ("number_of_samples", "<u2"),
-    ("available_channels", "<u2"), ("active_channels", "<u2"), ("channel_mask", "<u8", 16),
-    ("discard_pre", "<u2"), ("discard_post", "<u2"), ("center_sample", "<u2"),
-    ("encoding_space_ref", "<u2"), ("trajectory_dimensions", "<u2"), ("sample_time_us", "<f4"),
-    ("position", "<f4", 3), ("read_dir", "<f4", 3), ("phase_dir", "<f4", 3), ("slice_dir", "<f4", 3),
-    ("patient_table_position", "<f4", 3), ("idx", _INDEX), ("user_int", "<i4", 8), ("user_float", "<f4", 8),
-])  # fmt: skip
+    [
+        (name, "<u2")
+        for name in (
+            "kspace_encode_step_1",
+            "kspace_encode_step_2",
+            "average",
+            "slice",
+            "contrast",
+            "phase",
+            "repetition",
+            "set",
+            "segment",
+        )
+    ]
+    + [("user", "<u2", 8)]
+)
+HEAD = np.dtype(
+    [
+        ("version", "<u2"),
+        ("flags", "<u8"),
+        ("measurement_uid", "<u4"),
+        ("scan_counter", "<u4"),
+        ("acquisition_time_stamp", "<u4"),
+        ("physiology_time_stamp", "<u4", 3),
+        ("number_of_samples", "<u2"),
+        ("available_channels", "<u2"),
+        ("active_channels", "<u2"),
+        ("channel_mask", "<u8", 16),
+        ("discard_pre", "<u2"),
+        ("discard_post", "<u2"),
+        ("center_sample", "<u2"),
+        ("encoding_space_ref", "<u2"),
+        ("trajectory_dimensions", "<u2"),
+        ("sample_time_us", "<f4"),
+        ("position", "<f4", 3),
+        ("read_dir", "<f4", 3),
+        ("phase_dir", "<f4", 3),
+        ("slice_dir", "<f4", 3),
+        ("patient_table_position", "<f4", 3),
+        ("idx", _INDEX),
+        ("user_int", "<i4", 8),
+        ("user_float", "<f4", 8),
+    ]
+)
 """``ISMRMRD::AcquisitionHeader`` as it lies in the file (340 bytes, packed)."""
 
 

@@ -108,9 +108,12 @@ def simulate(path: Path, protocol: Protocol, progress: Progress = silent) -> Non
     sigma = _BRAIN / protocol.snr
     read, phase, through = _directions(protocol.tilt_deg)
     common: dict[str, object] = {
-        "available_channels": protocol.n_coils, "read_dir": read, "phase_dir": phase,
-        "slice_dir": through, "measurement_uid": 1,
-    }  # fmt: skip
+        "available_channels": protocol.n_coils,
+        "read_dir": read,
+        "phase_dir": phase,
+        "slice_dir": through,
+        "measurement_uid": 1,
+    }
 
     def noise(*shape: int) -> NDArray[np.complex128]:
         white = rng.normal(size=(protocol.n_coils, *shape)) + 1j * rng.normal(size=(protocol.n_coils, *shape))
@@ -135,10 +138,15 @@ def simulate(path: Path, protocol: Protocol, progress: Progress = silent) -> Non
                 both = Flag.PARALLEL_CALIBRATION_AND_IMAGING if regular[ky] else Flag.PARALLEL_CALIBRATION
                 flags = both.mask
             writer.add(
-                (lines[:, ky] + noise(2 * nx)).astype(np.complex64), flags=flags,
-                kspace_encode_step_1=ky, slice=slice_, sample_time_us=_DWELL_US, center_sample=nx,
-                position=offset * through, **common,
-            )  # fmt: skip
+                (lines[:, ky] + noise(2 * nx)).astype(np.complex64),
+                flags=flags,
+                kspace_encode_step_1=ky,
+                slice=slice_,
+                sample_time_us=_DWELL_US,
+                center_sample=nx,
+                position=offset * through,
+                **common,
+            )
     progress("simulate", 1.0, "")
     writer.write(path, _xml(protocol))
 
@@ -158,9 +166,13 @@ def _xml(protocol: Protocol) -> str:
     fy, fx = protocol.fov_mm
     thick = protocol.thickness_mm
     encoding = Encoding(
-        matrix=(1, ny, 2 * nx), fov_mm=(thick, fy, 2 * fx), recon_matrix=(1, ny, nx),
-        recon_fov_mm=(thick, fy, fx), centre=(0, ny // 2), acceleration=(protocol.acceleration, 1),
-    )  # fmt: skip
+        matrix=(1, ny, 2 * nx),
+        fov_mm=(thick, fy, 2 * fx),
+        recon_matrix=(1, ny, nx),
+        recon_fov_mm=(thick, fy, fx),
+        centre=(0, ny // 2),
+        acceleration=(protocol.acceleration, 1),
+    )
     limits = {
         "kspace_encoding_step_1": (0, ny - 1, ny // 2),
         "kspace_encoding_step_2": (0, 0, 0),
@@ -180,9 +192,9 @@ def _slice_order(protocol: Protocol) -> list[int]:
 def _noise_mixing(n_coils: int, rng: np.random.Generator) -> NDArray[np.complex128]:
     """Return the Cholesky factor of a noise covariance with neighbours correlated by about 0.2."""
     distance = np.abs(np.subtract.outer(np.arange(n_coils), np.arange(n_coils)))
-    correlation = 0.2 ** np.minimum(distance, n_coils - distance) * np.exp(0.5j * np.sign(
-        np.subtract.outer(np.arange(n_coils), np.arange(n_coils))
-    ))  # fmt: skip
+    correlation = 0.2 ** np.minimum(distance, n_coils - distance) * np.exp(
+        0.5j * np.sign(np.subtract.outer(np.arange(n_coils), np.arange(n_coils)))
+    )
     gains = rng.uniform(0.7, 1.4, n_coils)
     covariance = correlation * np.outer(gains, gains)
     smallest = np.linalg.eigvalsh(covariance).min()

@@ -68,10 +68,15 @@ def choose_along_one_axis(
     method, reason = _decide(compared) if auto else (method, f"{_NAMES[method]} was asked for.")
     progress("choose", 1.0, method.value)
     return Choice(
-        method, reason, kernel, ridge if method is Method.RAKI else None,
-        {name: one.error for name, one in compared.items()}, kernel_errors,
-        {name: asdict(one) for name, one in compared.items()}, holdout.futile(compared),
-    )  # fmt: skip
+        method,
+        reason,
+        kernel,
+        ridge if method is Method.RAKI else None,
+        {name: one.error for name, one in compared.items()},
+        kernel_errors,
+        {name: asdict(one) for name, one in compared.items()},
+        holdout.futile(compared),
+    )
 
 
 def choose_in_the_plane(given: Given, method: Method, progress: Progress = silent) -> Choice:
@@ -88,9 +93,14 @@ def choose_in_the_plane(given: Given, method: Method, progress: Progress = silen
     progress("choose", 1.0, Method.GRAPPA.value)
     best = min(errors.values())
     return Choice(
-        Method.GRAPPA, reason, kernel, None, {Method.GRAPPA.value: best}, errors,
+        Method.GRAPPA,
+        reason,
+        kernel,
+        None,
+        {Method.GRAPPA.value: best},
+        errors,
         futile=best if best >= holdout.FUTILE else None,
-    )  # fmt: skip
+    )
 
 
 _NAMES = {Method.GRAPPA: "GRAPPA", Method.RAKI: "RAKI"}

@@ -257,8 +257,11 @@ def noise_variance(problem: Problem) -> float:
     power = lattice.abs().square()
     edge_x, edge_y = max(1, power.shape[3] // 20), max(1, power.shape[2] // 20)
     corners = torch.cat(
-        [power[:, :, rows][..., columns].flatten() for rows in (slice(0, edge_y), slice(-edge_y, None))
-         for columns in (slice(0, edge_x), slice(-edge_x, None))]
-    )  # fmt: skip
+        [
+            power[:, :, rows][..., columns].flatten()
+            for rows in (slice(0, edge_y), slice(-edge_y, None))
+            for columns in (slice(0, edge_x), slice(-edge_x, None))
+        ]
+    )
     acquired = corners[corners > 0]
     return float(acquired.median()) / 0.6931471805599453 if acquired.numel() else 0.0

@@ -150,9 +150,13 @@ class Slices:
                 batch.low : batch.high
             ]
         return Problem(
-            self.slices(self.given.kspace, batch), self.lines, self.acquired.to(self.given.device),
-            self.wanted.to(self.given.device), acs, self.acs_range,
-        )  # fmt: skip
+            self.slices(self.given.kspace, batch),
+            self.lines,
+            self.acquired.to(self.given.device),
+            self.wanted.to(self.given.device),
+            acs,
+            self.acs_range,
+        )
 
     def sample(self) -> Problem:
         """Return the few slices on which candidates are compared, spread over all (or the first volume)."""
@@ -163,9 +167,13 @@ class Slices:
         ]
         first = problems[0]
         return Problem(
-            torch.cat([one.kspace for one in problems]), first.lines, first.acquired, first.wanted,
-            torch.cat([one.acs for one in problems]), first.acs_range,
-        )  # fmt: skip
+            torch.cat([one.kspace for one in problems]),
+            first.lines,
+            first.acquired,
+            first.wanted,
+            torch.cat([one.acs for one in problems]),
+            first.acs_range,
+        )
 
     def store(self, out: Tensor, batch: Batch, slices: Tensor, weights: grappa.Predictor) -> None:
         """Fill a batch and put it into ``out`` (still in hybrid space where the data are a volume)."""

@@ -58,8 +58,9 @@ class NetworkWeights:
         """
         linear = self.linear.predict(crop(sources, self.half - self.linear.half))
         middle = middle_lines(sources, self.by)
-        curved = nonlinear(patches(crop(middle, self.half - NONLINEAR_HALF), WIDTHS[0]), self.convolutions,
-                           sources.shape[2])  # fmt: skip
+        curved = nonlinear(
+            patches(crop(middle, self.half - NONLINEAR_HALF), WIDTHS[0]), self.convolutions, sources.shape[2]
+        )
         return linear + self.share[:, None, None, None] * curved
 
     def digest(self) -> str:

@@ -19,10 +19,19 @@ PATIENT_POSITIONS = frozenset(
 """Defined terms of DICOM Patient Position (PS3.3 C.7.3.1.1.2)."""
 
 _VENDORS = {
-    "siemens": "SIEMENS", "ge": "GE MEDICAL SYSTEMS", "philips": "Philips", "canon": "CANON",
-    "toshiba": "TOSHIBA", "bruker": "Bruker", "united imaging": "UIH", "uih": "UIH", "hitachi": "Hitachi",
-    "fujifilm": "FUJIFILM", "mr solutions": "MR Solutions", "hyperfine": "Hyperfine",
-}  # fmt: skip
+    "siemens": "SIEMENS",
+    "ge": "GE MEDICAL SYSTEMS",
+    "philips": "Philips",
+    "canon": "CANON",
+    "toshiba": "TOSHIBA",
+    "bruker": "Bruker",
+    "united imaging": "UIH",
+    "uih": "UIH",
+    "hitachi": "Hitachi",
+    "fujifilm": "FUJIFILM",
+    "mr solutions": "MR Solutions",
+    "hyperfine": "Hyperfine",
+}
 _SEQUENCES = {
     "Flash": "GR",
     "GRE": "GR",

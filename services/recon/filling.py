@@ -60,10 +60,15 @@ class Filler:
             )
         else:
             choice = choose(
-                kspace, pattern, acs=acs, method=Method.AUTO if wanted is Method.ESPIRIT else wanted,
-                seed=self.profile.seed, device=str(self.device), progress=self.progress,
+                kspace,
+                pattern,
+                acs=acs,
+                method=Method.AUTO if wanted is Method.ESPIRIT else wanted,
+                seed=self.profile.seed,
+                device=str(self.device),
+                progress=self.progress,
                 noise_variance=1.0 if self.whitened else None,
-            )  # fmt: skip
+            )
         self._choices[pattern.acquired.tobytes()] = choice
         self.choice = self.choice or choice
         if choice.futile is not None:
@@ -81,9 +86,15 @@ class Filler:
         if choice.method is Method.ESPIRIT:
             return self._espirit(kspace, pattern, acs, choice)
         done = interpolate(
-            kspace, pattern, acs=acs, choice=choice, numbers=numbers, seed=self.profile.seed,
-            device=str(self.device), progress=self.progress,
-        )  # fmt: skip
+            kspace,
+            pattern,
+            acs=acs,
+            choice=choice,
+            numbers=numbers,
+            seed=self.profile.seed,
+            device=str(self.device),
+            progress=self.progress,
+        )
         if done.network is not None:
             self._networks.append(done.network)
         return done

@@ -93,10 +93,13 @@ class ImageFile:
             group[name] = getattr(geometry, name)[rows]
         group["affine_lps"], group["affine_ras"] = affine_lps(geometry), affine_ras(geometry)
         self._file.attrs.update(
-            scan_id=facts.scan_id, recon_id=facts.recon_id, voxel_mm=geometry.voxel_mm,
-            geometry_known=geometry.known, images=json.dumps([asdict(index) for index in facts.images]),
+            scan_id=facts.scan_id,
+            recon_id=facts.recon_id,
+            voxel_mm=geometry.voxel_mm,
+            geometry_known=geometry.known,
+            images=json.dumps([asdict(index) for index in facts.images]),
             record=json.dumps(record, allow_nan=False),
-        )  # fmt: skip
+        )
 
 
 @contextmanager

@@ -100,10 +100,12 @@ class ImageGrid:
             if axis.filled > axis.n_out + _WHOLE:
                 steps.append(
                     {
-                        "step": "field of view cropped", "axis": name, "from_mm": round(axis.fov, 3),
+                        "step": "field of view cropped",
+                        "axis": name,
+                        "from_mm": round(axis.fov, 3),
                         "to_mm": round(axis.fov_out, 3),
                     }
-                )  # fmt: skip
+                )
         return steps
 
 

@@ -76,9 +76,15 @@ def measure(
     assert isinstance(filled, Tensor)
     csm = adaptive(combine.kspace_to_image(filled, (-3, -2, -1))).csm
     maps = gfactor.pseudo_replicas(
-        interpolation, kspace, pattern, csm, noise_std=1.0 if whitened else estimated_noise(kspace, pattern),
-        replicas=max(replicas, gfactor.MIN_REPLICAS), seed=seed, progress=progress,
-    )  # fmt: skip
+        interpolation,
+        kspace,
+        pattern,
+        csm,
+        noise_std=1.0 if whitened else estimated_noise(kspace, pattern),
+        replicas=max(replicas, gfactor.MIN_REPLICAS),
+        seed=seed,
+        progress=progress,
+    )
     # Along the signal's phase lies half the variance of a complex sample.
     noise = grid.resample(maps.noise.cpu().numpy()) * math.sqrt(0.5)
     return NoiseMaps(

@@ -20,7 +20,7 @@ _MAGNIFY = 3
 _LOW, _HIGH, _HEADROOM = 1.0, 99.7, 1.03
 _RAMP = np.array(
     [[13, 16, 60], [44, 62, 128], [32, 115, 140], [42, 165, 122], [150, 207, 82], [252, 231, 90]], float
-)  # fmt: skip
+)
 """Dark blue to yellow: rising lightness, so that it reads in grey and with colour-blind eyes."""
 
 

@@ -54,9 +54,12 @@ def write(
 ) -> None:
     """Write the page for a finished ``record``."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, "templates"), autoescape=True, trim_blocks=True,
-        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
+        loader=jinja2.PackageLoader(__package__, "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     environment.filters["number"] = number
     network = record["network"] or {}
     losses = network.get("loss") or network.get("losses") or []
@@ -197,9 +200,12 @@ def _g_map(facts: Facts, pictures: Pictures, quality: dict[str, Any]) -> dict[st
     if len(made) < n_planes(facts.geometry):
         told += f"; made for {len(made)} of {n_planes(facts.geometry)} planes"
     return {
-        "src": _png(sheet), "low": number(low), "middle": number(middle), "high": f"≥ {number(top)}",
+        "src": _png(sheet),
+        "low": number(low),
+        "middle": number(middle),
+        "high": f"≥ {number(top)}",
         "told": told,
-    }  # fmt: skip
+    }
 
 
 _QUALITY_WORDS = {
@@ -287,15 +293,21 @@ def _words(value: Any) -> str:
 
 
 _INTAKE = {
-    "unpack": "walk the archive", "gate": "check its files", "read": "read the raw data",
+    "unpack": "walk the archive",
+    "gate": "check its files",
+    "read": "read the raw data",
     "sort": "whiten and sort",
-}  # fmt: skip
+}
 _WHOLE_INTAKE = "decompress"
 _RECONSTRUCTION = {
-    "load": "load k-space", "choose": "choose the method", "interpolate": "fill k-space",
-    "noise": "map the noise", "partial fourier": "partial Fourier", "combine": "combine coils",
+    "load": "load k-space",
+    "choose": "choose the method",
+    "interpolate": "fill k-space",
+    "noise": "map the noise",
+    "partial fourier": "partial Fourier",
+    "combine": "combine coils",
     "write": "write images",
-}  # fmt: skip
+}
 
 
 def _seconds(seconds: dict[str, float]) -> list[tuple[str, list[tuple[str, str, float]]]]:
@@ -312,11 +324,13 @@ def _seconds(seconds: dict[str, float]) -> list[tuple[str, list[tuple[str, str, 
         stages["Intake"]["its sandbox"] = max(0.0, seconds[_WHOLE_INTAKE] - whole["Intake"])
         whole["Intake"] = seconds[_WHOLE_INTAKE]
     return [
-        (f"{name}, {whole[name]:.1f} s", [
-            (step, f"{value:.2f}", 100 * value / peak) for step, value in steps.items() if value >= 0.005
-        ])
-        for name, steps in stages.items() if steps
-    ]  # fmt: skip
+        (
+            f"{name}, {whole[name]:.1f} s",
+            [(step, f"{value:.2f}", 100 * value / peak) for step, value in steps.items() if value >= 0.005],
+        )
+        for name, steps in stages.items()
+        if steps
+    ]
 
 
 def _known(errors: dict[str, float | None] | None) -> dict[str, float]:

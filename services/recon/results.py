@@ -82,7 +82,7 @@ def describe(
         warnings=list(dict.fromkeys(warnings)),
         seconds=run.watch.seconds,
         versions=_versions(run),
-    )  # fmt: skip
+    )
     return end_record(record, None)
 
 

@@ -123,9 +123,15 @@ class Run:
 
     def _noise(self, batch: Batch, done: Interpolation, kspace: Tensor, images: hdf5.ImageFile) -> None:
         maps = noise_maps.measure(
-            done, kspace, batch.pattern, self.grid, whitened=self.info.whitened,
-            replicas=self.profile.g_factor_replicas, seed=self.profile.seed, progress=self.progress,
-        )  # fmt: skip
+            done,
+            kspace,
+            batch.pattern,
+            self.grid,
+            whitened=self.info.whitened,
+            replicas=self.profile.g_factor_replicas,
+            seed=self.profile.seed,
+            progress=self.progress,
+        )
         for n, (_, slice_) in enumerate(batch.items):
             images.put_map("g_factor", slice_, maps.g_factor[n])
             if maps.noise_sd is not None and not self.covered.shares:

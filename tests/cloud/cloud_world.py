@@ -53,9 +53,13 @@ class Moto:
 
 def credentials(url):
     return {
-        "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": REGION, "AWS_DEFAULT_REGION": REGION, "AWS_EC2_METADATA_DISABLED": "true",
-    }  # fmt: skip
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
 
 
 def make_tar(content=b"raw", *extra, cut=0):
@@ -106,24 +110,46 @@ class World:
                 self._queue(f"{stage}-{lane}", {"RedrivePolicy": policy})
         self.table = f"{self.name}-ledger"
         self.db.create_table(
-            TableName=self.table, BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"}
-                                  for name in (states.PK, states.SK, states.STATE, states.UPDATED_AT)],
-            KeySchema=[{"AttributeName": states.PK, "KeyType": "HASH"},
-                       {"AttributeName": states.SK, "KeyType": "RANGE"}],
-            GlobalSecondaryIndexes=[{
-                "IndexName": states.BY_STATE, "Projection": {"ProjectionType": "ALL"},
-                "KeySchema": [{"AttributeName": states.STATE, "KeyType": "HASH"},
-                              {"AttributeName": states.UPDATED_AT, "KeyType": "RANGE"}]}],
-        )  # fmt: skip
+            TableName=self.table,
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[
+                {"AttributeName": name, "AttributeType": "S"}
+                for name in (states.PK, states.SK, states.STATE, states.UPDATED_AT)
+            ],
+            KeySchema=[
+                {"AttributeName": states.PK, "KeyType": "HASH"},
+                {"AttributeName": states.SK, "KeyType": "RANGE"},
+            ],
+            GlobalSecondaryIndexes=[
+                {
+                    "IndexName": states.BY_STATE,
+                    "Projection": {"ProjectionType": "ALL"},
+                    "KeySchema": [
+                        {"AttributeName": states.STATE, "KeyType": "HASH"},
+                        {"AttributeName": states.UPDATED_AT, "KeyType": "RANGE"},
+                    ],
+                }
+            ],
+        )
         self.environ = {
-            **credentials(url or moto_url), "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1", "HOME": str(scratch),
-            env.RAW_BUCKET: self.buckets["raw"], env.KSPACE_BUCKET: self.buckets["kspace"],
-            env.IMAGES_BUCKET: self.buckets["images"], env.QUARANTINE_BUCKET: self.buckets["quarantine"],
-            env.LEDGER_TABLE: self.table, env.SCRATCH_DIR: str(scratch), env.POLL_SECONDS: "0",
-            env.VISIBILITY_SECONDS: "2", env.SETTLE_SECONDS: "0", env.DRAIN_SECONDS: "20",
-            env.SCAN_SECONDS: "60", env.SILENCE_SECONDS: "30", env.RETRY_SECONDS: "0.2",
+            **credentials(url or moto_url),
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(HERE),
+            "OMP_NUM_THREADS": "1",
+            "HOME": str(scratch),
+            env.RAW_BUCKET: self.buckets["raw"],
+            env.KSPACE_BUCKET: self.buckets["kspace"],
+            env.IMAGES_BUCKET: self.buckets["images"],
+            env.QUARANTINE_BUCKET: self.buckets["quarantine"],
+            env.LEDGER_TABLE: self.table,
+            env.SCRATCH_DIR: str(scratch),
+            env.POLL_SECONDS: "0",
+            env.VISIBILITY_SECONDS: "2",
+            env.SETTLE_SECONDS: "0",
+            env.DRAIN_SECONDS: "20",
+            env.SCAN_SECONDS: "60",
+            env.SILENCE_SECONDS: "30",
+            env.RETRY_SECONDS: "0.2",
             env.PRICE_PER_HOUR: "0.5",
             env.DECOMPRESS_STAT_QUEUE_URL: self.queues["decompress-stat"],
             env.DECOMPRESS_ROUTINE_QUEUE_URL: self.queues["decompress-routine"],
@@ -132,7 +158,7 @@ class World:
             env.RECON_ROUTINE_QUEUE_URL: self.queues["recon-routine"],
             env.RECON_DEAD_LETTER_QUEUE_URL: self.queues["recon-dead"],
             **{name: str(value) for name, value in settings.items()},
-        }  # fmt: skip
+        }
         self._closers = []
 
     def _queue(self, name, attributes):
@@ -150,9 +176,12 @@ class World:
                 QueueUrl=self.queues[f"decompress-{lane}"], AttributeNames=["QueueArn"]
             )["Attributes"]["QueueArn"]
             configurations.append(
-                {"QueueArn": arn, "Events": ["s3:ObjectCreated:*"],
-                 "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": f"incoming/a/{lane}/"}]}}}
-            )  # fmt: skip
+                {
+                    "QueueArn": arn,
+                    "Events": ["s3:ObjectCreated:*"],
+                    "Filter": {"Key": {"FilterRules": [{"Name": "prefix", "Value": f"incoming/a/{lane}/"}]}},
+                }
+            )
         self.s3.put_bucket_notification_configuration(
             Bucket=self.buckets["raw"], NotificationConfiguration={"QueueConfigurations": configurations}
         )
@@ -167,11 +196,15 @@ class World:
 
     def announce(self, key, version=None, lane="routine"):
         thing = {"key": key, **({"version-id": version} if version else {})}
-        self.send(f"decompress-{lane}", {
-            "source": "aws.s3", "detail-type": "Object Created",
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "detail": {"bucket": {"name": self.buckets["raw"]}, "object": thing},
-        })  # fmt: skip
+        self.send(
+            f"decompress-{lane}",
+            {
+                "source": "aws.s3",
+                "detail-type": "Object Created",
+                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "detail": {"bucket": {"name": self.buckets["raw"]}, "object": thing},
+            },
+        )
 
     def send(self, queue, body):
         text = body if isinstance(body, str) else json.dumps(body)
@@ -205,12 +238,21 @@ class World:
         self._closers.append(close)
         drain = Drain(settings.drain_seconds)
         worker = Worker(
-            handler, world.own_lanes, world.ledger, drain=drain,
-            times=Times(visibility=settings.visibility_seconds, total=settings.scan_seconds,
-                        poll=settings.poll_seconds, retry_base=settings.retry_seconds,
-                        idle=settings.idle_seconds, lifetime=settings.lifetime_seconds),
-            record_dead=world.dead_letters.record, heartbeat_file=settings.heartbeat_file,
-        )  # fmt: skip
+            handler,
+            world.own_lanes,
+            world.ledger,
+            drain=drain,
+            times=Times(
+                visibility=settings.visibility_seconds,
+                total=settings.scan_seconds,
+                poll=settings.poll_seconds,
+                retry_base=settings.retry_seconds,
+                idle=settings.idle_seconds,
+                lifetime=settings.lifetime_seconds,
+            ),
+            record_dead=world.dead_letters.record,
+            heartbeat_file=settings.heartbeat_file,
+        )
         worker.world, worker.handler, worker.drain = world, handler, drain
         return worker
 
@@ -220,9 +262,12 @@ class World:
         if failpoint:
             environ[env.FAILPOINT] = failpoint
         return subprocess.Popen(
-            [sys.executable, str(HERE / "run_worker.py"), stage], env=environ,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [sys.executable, str(HERE / "run_worker.py"), stage],
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def close(self):
         for close in self._closers:
@@ -240,8 +285,11 @@ class World:
     # what is there in the end
 
     def depths(self):
-        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible",
-                 "ApproximateNumberOfMessagesDelayed"]  # fmt: skip
+        names = [
+            "ApproximateNumberOfMessages",
+            "ApproximateNumberOfMessagesNotVisible",
+            "ApproximateNumberOfMessagesDelayed",
+        ]
         told = {}
         for name, url in self.queues.items():
             got = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)["Attributes"]
@@ -328,8 +376,11 @@ class World:
             folder = next(key for key in self.records() if key.split("/")[1] == scan).rpartition("/")[0]
             mine = [key for key in self.keys_in("images") if key.startswith(folder)]
             assert sorted(key.removeprefix(folder + "/") for key in mine) == [
-                "dicom/0001.dcm", "image.h5", "report.html", "scan.json",
-            ]  # fmt: skip
+                "dicom/0001.dcm",
+                "image.h5",
+                "report.html",
+                "scan.json",
+            ]
             record = json.loads(self.read("images", f"{folder}/scan.json"))
             assert record["status"] == "done"
             assert record["scan_id"] == scan

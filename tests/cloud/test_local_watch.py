@@ -209,8 +209,10 @@ class Restarts(RuleBasedStateMachine):
     def start(self):
         self.watch = Watch(*self.place, self.runner, settle=10, retry_after=60, clock=self.time)
 
-    @rule(name=st.sampled_from("abc"), body=st.sampled_from(
-        [b"x", b"x.", b"bad.", b"broken.", b"flaky.", b"y."]))  # fmt: skip
+    @rule(
+        name=st.sampled_from("abc"),
+        body=st.sampled_from([b"x", b"x.", b"bad.", b"broken.", b"flaky.", b"y."]),
+    )
     def write(self, name, body):
         (self.place[0] / name).write_bytes(body)
         self.bodies.add(body)

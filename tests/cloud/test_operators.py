@@ -57,9 +57,10 @@ def test_status_shows_one_row_a_scan_and_all_rows_of_one(world, operator):
     world.worker("decompress").step()
     rows = {row.scan_id: row for row in operator.status()}
     assert {scan: (row.stage, row.state) for scan, row in rows.items()} == {
-        scan_of(done): ("recon", "done"), scan_of(bad): ("decompress", "rejected"),
+        scan_of(done): ("recon", "done"),
+        scan_of(bad): ("decompress", "rejected"),
         scan_of(waiting): ("recon", "queued"),
-    }  # fmt: skip
+    }
     assert rows[scan_of(bad)].code == "not_an_archive"
     one = operator.status(scan_of(done))
     assert [(row.stage, row.state) for row in one] == [("decompress", "done"), ("recon", "done")]
@@ -76,8 +77,9 @@ def test_queues_show_depth_and_dead_letters_and_redrive_empties_them(make_world)
         operator = Operator()
         before = {row.stage: row for row in operator.queues()}
         assert {lane: told["visible"] for lane, told in before["decompress"].lanes.items()} == {
-            "stat": 1, "routine": 1,
-        }  # fmt: skip
+            "stat": 1,
+            "routine": 1,
+        }
         worker = world.worker("decompress")
         deadline = time.monotonic() + 30
         while world.dead()["decompress"] == 0 and time.monotonic() < deadline:

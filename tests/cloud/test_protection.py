@@ -56,8 +56,14 @@ def stub():
 def test_a_scan_is_protected_while_it_is_worked_on_and_not_after(world, stub):
     world.put(make_tar(b"protected", "do-nap"))
     plain = world.worker("decompress")
-    worker = Worker(plain.handler, plain._lanes, plain._ledger, drain=plain.drain, times=plain._times,
-                    protection=TaskProtection(stub.url))  # fmt: skip
+    worker = Worker(
+        plain.handler,
+        plain._lanes,
+        plain._ledger,
+        drain=plain.drain,
+        times=plain._times,
+        protection=TaskProtection(stub.url),
+    )
     assert worker.step()
     path = "/task-protection/v1/state"
     assert stub.puts[0] == (path, {"ProtectionEnabled": True, "ExpiresInMinutes": 1})

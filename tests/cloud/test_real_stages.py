@@ -15,8 +15,16 @@ from mrirecon.contract import environment as env
 from mrirecon.contract.record import schema
 from mrirecon.phantom.scanner import Protocol, pack, simulate
 
-SCAN = Protocol(matrix=(64, 48), fov_mm=(240.0, 180.0), n_slices=2, n_coils=8, acceleration=2, n_acs=16,
-                snr=500.0, subject="SENTINEL^DOE")  # fmt: skip
+SCAN = Protocol(
+    matrix=(64, 48),
+    fov_mm=(240.0, 180.0),
+    n_slices=2,
+    n_coils=8,
+    acceleration=2,
+    n_acs=16,
+    snr=500.0,
+    subject="SENTINEL^DOE",
+)
 FULL = replace(SCAN, acceleration=1, snr=10000.0)
 """Every line, hardly any noise, through the same coils: what the images of the other should show."""
 
@@ -34,9 +42,13 @@ def serve(world, stage):
     """Run a worker until its queues are empty; return its log."""
     environ = {**world.environ, env.IDLE_SECONDS: "1", env.VISIBILITY_SECONDS: "30"}
     done = subprocess.run(
-        [sys.executable, "-m", f"mrirecon.cloud.{stage}_worker"], env=environ, capture_output=True, text=True,
-        timeout=200, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", f"mrirecon.cloud.{stage}_worker"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -53,8 +65,10 @@ def test_archives_become_scored_images_and_ended_rows(world, tmp_path):
     world.put(full, "full.tar")
     told = serve(world, "decompress") + serve(world, "recon")
 
-    records = {record["scan_id"]: record for record in
-               (json.loads(world.read("images", key)) for key in world.records())}  # fmt: skip
+    records = {
+        record["scan_id"]: record
+        for record in (json.loads(world.read("images", key)) for key in world.records())
+    }
     assert sorted(records) == sorted([scan_of(scan), scan_of(full)])
     for record in records.values():
         jsonschema.validate(record, schema())

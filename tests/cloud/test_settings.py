@@ -22,9 +22,13 @@ def start(world, stage="decompress", **more):
         if value is None:
             del environ[name]
     ended = subprocess.run(
-        [sys.executable, "-m", f"mrirecon.cloud.{stage}_worker"], env=environ, capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", f"mrirecon.cloud.{stage}_worker"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     return ended.returncode, ended.stderr
 
 
@@ -37,10 +41,17 @@ def test_missing_variables_are_all_named(world, stage):
     assert "Traceback" not in told
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    (env.VISIBILITY_SECONDS, "soon"), (env.VISIBILITY_SECONDS, "0"), (env.POLL_SECONDS, "21"),
-    (env.SCRATCH_DIR, "/no/such/folder"), (env.PRICE_PER_HOUR, "-1"), (env.RAW_BUCKET, ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (env.VISIBILITY_SECONDS, "soon"),
+        (env.VISIBILITY_SECONDS, "0"),
+        (env.POLL_SECONDS, "21"),
+        (env.SCRATCH_DIR, "/no/such/folder"),
+        (env.PRICE_PER_HOUR, "-1"),
+        (env.RAW_BUCKET, ""),
+    ],
+)
 def test_a_wrong_value_is_told_by_its_name_and_not_repeated(world, name, value):
     with world.environment(**{name: value}), pytest.raises(SettingsError) as caught:
         DecompressSettings.load()
@@ -80,17 +91,25 @@ def sentences(world, stage=Stage.DECOMPRESS, kind=DecompressSettings, **more):
 def test_wrong_region(world):
     """The bucket and the queue say where they are; a worker elsewhere is told so."""
     told = sentences(
-        world, AWS_REGION="eu-west-1", AWS_DEFAULT_REGION="eu-west-1",
+        world,
+        AWS_REGION="eu-west-1",
+        AWS_DEFAULT_REGION="eu-west-1",
         MRIRECON_DECOMPRESS_STAT_QUEUE_URL="https://sqs.us-east-1.amazonaws.com/123456789012/q",
-    )  # fmt: skip
+    )
     assert any("the queue is in us-east-1, this worker runs in eu-west-1" in line for line in told)
     assert any("the bucket is in us-east-1, this worker runs in eu-west-1" in line for line in told)
 
 
-@pytest.mark.parametrize(("name", "kind"), [
-    (env.RAW_BUCKET, "bucket"), (env.QUARANTINE_BUCKET, "bucket"), (env.IMAGES_BUCKET, "bucket"),
-    (env.LEDGER_TABLE, "table"), (env.RECON_STAT_QUEUE_URL, "queue"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (env.RAW_BUCKET, "bucket"),
+        (env.QUARANTINE_BUCKET, "bucket"),
+        (env.IMAGES_BUCKET, "bucket"),
+        (env.LEDGER_TABLE, "table"),
+        (env.RECON_STAT_QUEUE_URL, "queue"),
+    ],
+)
 def test_a_thing_that_is_not_there(world, name, kind):
     value = "no-such-thing" if kind != "queue" else world.queues["recon-stat"] + "-not"
     told = sentences(world, Stage.RECON, ReconSettings, **{name: value})
@@ -104,8 +123,11 @@ def test_a_queue_url_that_is_none(world):
 
 def test_no_credentials(world):
     code, told = start(
-        world, AWS_ACCESS_KEY_ID=None, AWS_SECRET_ACCESS_KEY=None, HOME="/nonexistent",
-    )  # fmt: skip
+        world,
+        AWS_ACCESS_KEY_ID=None,
+        AWS_SECRET_ACCESS_KEY=None,
+        HOME="/nonexistent",
+    )
     assert code == 2
     assert "there are no AWS credentials" in told
 

@@ -59,9 +59,14 @@ def test_three_senders_announce_the_same_delivery():
     (gateway,) = deliveries(json.dumps(GATEWAY))
     assert plain == bus
     assert plain == Delivery(
-        bucket="raw", key="incoming/a/stat/my scan(1).tar", version="v1", size=9, etag="e", sequencer="0A",
+        bucket="raw",
+        key="incoming/a/stat/my scan(1).tar",
+        version="v1",
+        size=9,
+        etag="e",
+        sequencer="0A",
         announced_at="2026-11-22T03:00:00.000+00:00",
-    )  # fmt: skip
+    )
     assert gateway == replace(plain, version=None, etag=None, sequencer=None)
 
 
@@ -78,12 +83,23 @@ def test_an_unversioned_bucket_has_no_version():
     assert deliveries(json.dumps(event))[0].version is None
 
 
-@given(st.one_of(st.text(max_size=30), st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["Records", "source", "detail", "s3", "object", "key", "Event"]), inner, max_size=3),
-    max_leaves=8,
-).map(json.dumps)))  # fmt: skip
+@given(
+    st.one_of(
+        st.text(max_size=30),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(["Records", "source", "detail", "s3", "object", "key", "Event"]),
+                    inner,
+                    max_size=3,
+                )
+            ),
+            max_leaves=8,
+        ).map(json.dumps),
+    )
+)
 def test_any_other_message_is_refused_and_nothing_else_happens(body):
     with contextlib.suppress(NotAMessageError):
         assert deliveries(body) == []
@@ -131,10 +147,15 @@ def test_a_request_of_an_earlier_minor_form_is_read(gone):
 @pytest.mark.parametrize(
     "change",
     [
-        {"kind": "other"}, {"v": 99}, {"scan_id": None, "site": None}, {"raw": {"nope": 1}},
-        {"intake_seconds": 3}, {"intake_seconds": "ab"}, {"intake_warnings": 3},
+        {"kind": "other"},
+        {"v": 99},
+        {"scan_id": None, "site": None},
+        {"raw": {"nope": 1}},
+        {"intake_seconds": 3},
+        {"intake_seconds": "ab"},
+        {"intake_warnings": 3},
     ],
-)  # fmt: skip
+)
 def test_another_message_is_no_request(change):
     data = json.loads(REQUEST.dumps())
     data.update({k: v for k, v in change.items() if v is not None})

@@ -236,9 +236,12 @@ def acquire(scan: Scan, writer: MrdWriter | None = None, mixing: np.ndarray | No
     read, phase, through = scan.directions()
     nz, ny, nx = scan.matrix
     common: dict[str, object] = {
-        "read_dir": read, "phase_dir": phase, "slice_dir": through, "sample_time_us": DWELL_US,
+        "read_dir": read,
+        "phase_dir": phase,
+        "slice_dir": through,
+        "sample_time_us": DWELL_US,
         "measurement_uid": scan.uid,
-    }  # fmt: skip
+    }
     if scan.noise:
         for block in noise(scan, scan.noise, 2 * nx, 3, np.eye(scan.coils) if mixing is None else mixing):
             writer.add(block, flags=Flag.NOISE_MEASUREMENT.mask, **common)
@@ -254,8 +257,10 @@ def acquire(scan: Scan, writer: MrdWriter | None = None, mixing: np.ndarray | No
                 samples = with_rubbish(scan, lines[reverse][:, kz, ky])
                 centre = int(np.flatnonzero(kx_steps(scan, reverse) == 0)[0])
                 fields = {
-                    "center_sample": centre + scan.pre, "discard_pre": scan.pre, "discard_post": scan.post
-                }  # fmt: skip
+                    "center_sample": centre + scan.pre,
+                    "discard_pre": scan.pre,
+                    "discard_post": scan.post,
+                }
                 flags = Flag.REVERSE.mask if reverse else 0
                 if scan.flag_acs and acs[kz, ky] and max(scan.r) > 1:
                     both = (
@@ -265,19 +270,29 @@ def acquire(scan: Scan, writer: MrdWriter | None = None, mixing: np.ndarray | No
                     )
                     flags |= both.mask
                 where: dict[str, object] = {
-                    "kspace_encode_step_1": ky + scan.first_line, "kspace_encode_step_2": kz, "slice": label,
-                    "contrast": contrast, "repetition": repetition, "phase": cardiac, "set": set_,
-                    "position": position, "segment": number % 2,
-                }  # fmt: skip
+                    "kspace_encode_step_1": ky + scan.first_line,
+                    "kspace_encode_step_2": kz,
+                    "slice": label,
+                    "contrast": contrast,
+                    "repetition": repetition,
+                    "phase": cardiac,
+                    "set": set_,
+                    "position": position,
+                    "segment": number % 2,
+                }
                 if "user" in scan.spoil:
                     where["user"] = [0, 0, 0, 0, 0, int(scan.spoil["user"]), 0, 0]
                 for flag in scan.extra:
                     writer.add(1e4 * np.ones_like(samples), flags=flag, **fields, **where, **common)
                 for average in range(scan.averages[number % len(scan.averages)] if scan.averages else 1):
                     writer.add(
-                        samples * gain * (1 + 0.1 * average), flags=flags, average=average, **fields, **where,
+                        samples * gain * (1 + 0.1 * average),
+                        flags=flags,
+                        average=average,
+                        **fields,
+                        **where,
                         **common,
-                    )  # fmt: skip
+                    )
     return writer
 
 

@@ -41,10 +41,21 @@ def header(
     raw = name.encode() if isinstance(name, str) else name
     field = size if isinstance(size, bytes) else b"%011o\0" % size
     block = bytearray(
-        raw[:100].ljust(100, b"\0") + mode + b"0001750\0" + b"0001750\0" + field + b"14524723000\0"
-        + b" " * 8 + kind + link[:100].ljust(100, b"\0") + magic + b"user".ljust(32, b"\0")
-        + b"group".ljust(32, b"\0") + b"0000000\0" * 2 + (prefix.ljust(155, b"\0") + b"\0" * 12)
-    )  # fmt: skip
+        raw[:100].ljust(100, b"\0")
+        + mode
+        + b"0001750\0"
+        + b"0001750\0"
+        + field
+        + b"14524723000\0"
+        + b" " * 8
+        + kind
+        + link[:100].ljust(100, b"\0")
+        + magic
+        + b"user".ljust(32, b"\0")
+        + b"group".ljust(32, b"\0")
+        + b"0000000\0" * 2
+        + (prefix.ljust(155, b"\0") + b"\0" * 12)
+    )
     if tail:
         block[345 : 345 + len(tail)] = tail
     assert len(block) == 512

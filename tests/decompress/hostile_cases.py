@@ -141,11 +141,18 @@ case(
 # ------------------------------------------------------------------------------------------- paths
 
 for _name, _path in {
-    "dotdot": "../../x.h5", "inner_dotdot": "scan/../../x.h5", "tame_dotdot": "a/../x.h5",
+    "dotdot": "../../x.h5",
+    "inner_dotdot": "scan/../../x.h5",
+    "tame_dotdot": "a/../x.h5",
     "absolute": "/tmp/x.h5",
-    "drive": "C:\\x.h5", "drive_slash": "C:/x.h5", "drive_relative": "c:x.h5", "backslash": "..\\x.h5",
-    "unc": "\\\\host\\share\\x.h5", "slashes": "//x.h5", "ends_in_dotdot": "a/..",
-}.items():  # fmt: skip
+    "drive": "C:\\x.h5",
+    "drive_slash": "C:/x.h5",
+    "drive_relative": "c:x.h5",
+    "backslash": "..\\x.h5",
+    "unc": "\\\\host\\share\\x.h5",
+    "slashes": "//x.h5",
+    "ends_in_dotdot": "a/..",
+}.items():
     case(f"path_{_name}", Code.UNSAFE_PATH, lambda path=_path: tar(scan(path)))
 case("path_pax", Code.UNSAFE_PATH, lambda: tar(pax(pax_records(path="../x.h5")), scan("x.h5")))
 case("path_gnu_long", Code.UNSAFE_PATH, lambda: tar(long_name(b"/tmp/x.h5"), scan("x.h5")))
@@ -157,9 +164,12 @@ case("path_second", Code.UNSAFE_PATH, lambda: tar(scan(), scan("../x.h5")))
 # ------------------------------------------------------------------------------------------- links, types
 
 for _name, _kind, _link in (
-    ("sym", b"2", b"/etc/passwd"), ("sym_up", b"2", b".."), ("hard_absolute", b"1", b"/etc/hostname"),
-    ("hard_inside", b"1", b"scan/meas.h5"), ("loop", b"2", b"l.h5"),
-):  # fmt: skip
+    ("sym", b"2", b"/etc/passwd"),
+    ("sym_up", b"2", b".."),
+    ("hard_absolute", b"1", b"/etc/hostname"),
+    ("hard_inside", b"1", b"scan/meas.h5"),
+    ("loop", b"2", b"l.h5"),
+):
     case(
         f"link_{_name}",
         Code.LINK_MEMBER,
@@ -185,10 +195,15 @@ case(
 )
 case("link_litter", Code.LINK_MEMBER, lambda: tar(header("._l", kind=b"2", link=b"/etc/passwd"), scan()))
 for _name, _kind in {
-    "fifo": b"6", "character": b"3", "block": b"4", "unknown": b"Z", "volume": b"V", "dump": b"D",
+    "fifo": b"6",
+    "character": b"3",
+    "block": b"4",
+    "unknown": b"Z",
+    "volume": b"V",
+    "dump": b"D",
     "multi": b"M",
     "sparse": b"S",
-}.items():  # fmt: skip
+}.items():
     case(f"type_{_name}", Code.SPECIAL_MEMBER, lambda kind=_kind: tar(header("meas.h5", kind=kind), scan()))
 case(
     "type_pax_sparse",
@@ -209,11 +224,19 @@ case(
 # ------------------------------------------------------------------------------------------- names
 
 for _name, _raw in {
-    "newline": b"a\nb.h5", "escape": b"a\x1b[31m.h5", "delete": b"a\x7f.h5", "latin1": b"sch\xe4del.h5",
-    "c1": "a\x85.h5".encode(), "separator": "a\u2028.h5".encode(), "mirror": "a\u202e5h.h5".encode(),
-    "surrogate": b"a\xed\xa0\x80.h5", "overlong": b"a\xc0\xaf.h5", "empty": b"", "dot": b".",
+    "newline": b"a\nb.h5",
+    "escape": b"a\x1b[31m.h5",
+    "delete": b"a\x7f.h5",
+    "latin1": b"sch\xe4del.h5",
+    "c1": "a\x85.h5".encode(),
+    "separator": "a\u2028.h5".encode(),
+    "mirror": "a\u202e5h.h5".encode(),
+    "surrogate": b"a\xed\xa0\x80.h5",
+    "overlong": b"a\xc0\xaf.h5",
+    "empty": b"",
+    "dot": b".",
     "only_slash": b"a/./",
-}.items():  # fmt: skip
+}.items():
     case(f"name_{_name}", Code.BAD_NAME, lambda raw=_raw: tar(scan(raw)))
 case("name_long", Code.BAD_NAME, lambda: tar(pax(pax_records(path="n" * MIB)), scan("x")))
 case("name_256", Code.BAD_NAME, lambda: tar(long_name(b"n" * 256), scan("x")))
@@ -222,10 +245,15 @@ case("name_deep", Code.BAD_NAME, lambda: gz(tar(pax(pax_records(path="d/" * 3000
 case("name_33_folders", Code.BAD_NAME, lambda: tar(scan("d/" * 33 + "m.h5")))
 case("name_nul_inside", Code.BAD_NAME, lambda: tar(pax(pax_records(path=b"a\0b.h5")), scan("x")))
 for _name, _first, _second in (
-    ("same", "a.h5", "a.h5"), ("case", "A.h5", "a.H5"), ("unicode", "\u00e9.h5", "e\u0301.h5"),
-    ("ligature", "\ufb01.h5", "fi.h5"), ("dotted", "a.h5", "./a.h5"), ("trailing_dot", "a.h5.", "a.h5"),
-    ("file_as_folder", "a", "a/b.h5"), ("sharp_s", "STRASSE.h5", "stra\u00dfe.h5"),
-):  # fmt: skip
+    ("same", "a.h5", "a.h5"),
+    ("case", "A.h5", "a.H5"),
+    ("unicode", "\u00e9.h5", "e\u0301.h5"),
+    ("ligature", "\ufb01.h5", "fi.h5"),
+    ("dotted", "a.h5", "./a.h5"),
+    ("trailing_dot", "a.h5.", "a.h5"),
+    ("file_as_folder", "a", "a/b.h5"),
+    ("sharp_s", "STRASSE.h5", "stra\u00dfe.h5"),
+):
     case(f"name_twice_{_name}", Code.DUPLICATE_MEMBER, lambda a=_first, b=_second: tar(scan(a), scan(b)))
 
 # ------------------------------------------------------------------------------------------- bombs, nesting
@@ -294,11 +322,15 @@ case("nested_7z", Code.NESTED_ARCHIVE, lambda: tar(scan(), file("x.dat", b"7z\xb
 _PLAIN = tar(scan())
 case("cut_empty", Code.INCOMPLETE, lambda: b"")
 for _name, _length in {
-    "magic": 1, "header": 300, "one_block": 512, "member": 512 + len(GOOD) // 3,
+    "magic": 1,
+    "header": 300,
+    "one_block": 512,
+    "member": 512 + len(GOOD) // 3,
     "padding": 512 + len(GOOD) + 1,
-    "no_end": 512 + len(GOOD) + -len(GOOD) % 512, "one_zero_block": 1024 + len(GOOD) + -len(GOOD) % 512,
+    "no_end": 512 + len(GOOD) + -len(GOOD) % 512,
+    "one_zero_block": 1024 + len(GOOD) + -len(GOOD) % 512,
     "half_end": 1300 + len(GOOD) + -len(GOOD) % 512,
-}.items():  # fmt: skip
+}.items():
     case(f"cut_{_name}", Code.INCOMPLETE, lambda length=_length: _PLAIN[:length])
 case("cut_second_header", Code.INCOMPLETE, lambda: tar(scan(), scan("b.h5"))[: 512 + len(GOOD) + 600])
 case("cut_pax", Code.INCOMPLETE, lambda: tar(pax(pax_records(path="x.h5")), scan())[:700])
@@ -643,12 +675,14 @@ _xml("many", Code.XML_TOO_LARGE, xml_header("<x/>" * 200_001))
 # ------------------------------------------------------------------------------------------- other raw data
 
 for _name, _head in {
-    "mrd2": b"yardl\1\0\0\0", "pulseq": b"# Pulseq sequence file\n[VERSION]\n",
+    "mrd2": b"yardl\1\0\0\0",
+    "pulseq": b"# Pulseq sequence file\n[VERSION]\n",
     "bruker": b"##TITLE=Parameter List\n",
-    "philips": b"# === DATA DESCRIPTION FILE ===\n", "dicom": bytes(128) + b"DICM",
+    "philips": b"# === DATA DESCRIPTION FILE ===\n",
+    "dicom": bytes(128) + b"DICM",
     "nifti": bytes(344) + b"n+1\0",
     "ge_pfile": struct.pack("<f", 26.002) + bytes(80_000),
-}.items():  # fmt: skip
+}.items():
     case(f"other_{_name}", Code.UNSUPPORTED, lambda head=_head: one(head + bytes(2000), "raw.bin"))
 case(
     "twix_short",

@@ -21,9 +21,12 @@ from mrirecon.decompress.limits import KIB, MIB, Limits
 from mrirecon.decompress.members import Member, RawKind, Window
 
 SMALL = Limits(
-    max_raw_bytes=256 * KIB, ratio_floor_bytes=64 * KIB, max_members=12, max_header_bytes=4 * KIB,
+    max_raw_bytes=256 * KIB,
+    ratio_floor_bytes=64 * KIB,
+    max_members=12,
+    max_header_bytes=4 * KIB,
     memory_bytes=1 << 30,
-)  # fmt: skip
+)
 
 
 _in_use: list[int] = []
@@ -123,9 +126,14 @@ def test_any_bytes_end_in_a_verdict(data: bytes):
         except MrireconError as error:
             verdict = error.code
         assert verdict in {
-            Code.INCOMPLETE, Code.NOT_AN_ARCHIVE, Code.CORRUPT_ARCHIVE, Code.TRAILING_DATA, Code.TOO_LARGE,
-            Code.NESTED_ARCHIVE, None,
-        }  # fmt: skip
+            Code.INCOMPLETE,
+            Code.NOT_AN_ARCHIVE,
+            Code.CORRUPT_ARCHIVE,
+            Code.TRAILING_DATA,
+            Code.TOO_LARGE,
+            Code.NESTED_ARCHIVE,
+            None,
+        }
         assert verdict is not None or not data.strip(b"\0")
 
 
@@ -210,9 +218,11 @@ def test_names_that_a_file_system_takes_for_the_same_have_one_key(text: str):
 
 @settings(max_examples=100)
 @given(
-    st.binary(max_size=200), st.integers(0, 60), st.integers(0, 60),
+    st.binary(max_size=200),
+    st.integers(0, 60),
+    st.integers(0, 60),
     st.lists(st.tuples(st.sampled_from([0, 1, 2]), st.integers(-30, 90), st.integers(0, 50)), max_size=12),
-)  # fmt: skip
+)
 def test_a_window_reads_as_a_file_of_its_bytes_would(data, start, size, steps):
     held = data[start : start + size]
     with tempfile.TemporaryFile() as stored:
@@ -257,11 +267,14 @@ def test_stems_tell_files_of_one_name_without_it(tmp_path: Path):
 @pytest.mark.parametrize(
     ("limit", "code"),
     [
-        ({"max_archive_bytes": 5000}, Code.TOO_LARGE), ({"max_raw_bytes": 5000}, Code.TOO_LARGE),
-        ({"max_members": 1}, Code.TOO_MANY_MEMBERS), ({"max_name_bytes": 4}, Code.BAD_NAME),
-        ({"max_name_depth": 1}, Code.BAD_NAME), ({"max_header_bytes": 10}, Code.TOO_LARGE),
+        ({"max_archive_bytes": 5000}, Code.TOO_LARGE),
+        ({"max_raw_bytes": 5000}, Code.TOO_LARGE),
+        ({"max_members": 1}, Code.TOO_MANY_MEMBERS),
+        ({"max_name_bytes": 4}, Code.BAD_NAME),
+        ({"max_name_depth": 1}, Code.BAD_NAME),
+        ({"max_header_bytes": 10}, Code.TOO_LARGE),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("pack", [bytes, PACKERS["gz"], PACKERS["zst"]], ids=["plain", "gz", "zst"])
 def test_every_budget_counts(tmp_path: Path, limit, code, pack):
     data = tar(

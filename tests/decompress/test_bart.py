@@ -81,8 +81,10 @@ def test_a_header_or_data_alone_and_two_pairs(tmp_path) -> None:
     one = write_cfl(tmp_path, "a", random(8, 8, 1, 2))
     two = write_cfl(tmp_path, "b", random(8, 8, 1, 2), stem=1)
     for members, code in (
-        (one[:1], Code.LENGTH_MISMATCH), (one[1:], Code.LENGTH_MISMATCH), (one + two, Code.MIXED_SCANS)
-    ):  # fmt: skip
+        (one[:1], Code.LENGTH_MISMATCH),
+        (one[1:], Code.LENGTH_MISMATCH),
+        (one + two, Code.MIXED_SCANS),
+    ):
         with pytest.raises(PermanentError) as refused:
             readers.inspect(members, LIMITS)
         assert refused.value.code is code

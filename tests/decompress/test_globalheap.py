@@ -84,9 +84,11 @@ def scan_files(draw) -> bytes:
     in_order = draw(st.booleans())
     out = io.BytesIO()
     with h5py.File(
-        out, "w", libver=draw(st.sampled_from(["earliest", "v110", "latest"])),
+        out,
+        "w",
+        libver=draw(st.sampled_from(["earliest", "v110", "latest"])),
         userblock_size=draw(st.sampled_from([0, 512])),
-    ) as file:  # fmt: skip
+    ) as file:
         data = file.create_dataset(
             "dataset/data", (count,), ROW, chunks=chunks, maxshape=(None,) if chunks else None
         )
@@ -273,8 +275,13 @@ def test_a_lie_is_refused_or_left_to_the_library(lie: str, neighbour: bool) -> N
         take(blob, wanted)
 
 
-CIRCLES = ["object longer than its collection", "object of 16 EiB", "free space of no bytes",
-           "free space of 16 EiB", "padding longer than its collection"]  # fmt: skip
+CIRCLES = [
+    "object longer than its collection",
+    "object of 16 EiB",
+    "free space of no bytes",
+    "free space of 16 EiB",
+    "padding longer than its collection",
+]
 
 
 def test_collections_that_overlap_are_left_to_the_library() -> None:

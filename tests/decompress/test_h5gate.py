@@ -55,10 +55,15 @@ def test_every_version_of_the_file_format_passes(libver, userblock, track_order)
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"chunks": (5,)}, {"chunks": (5,), "compression": "gzip"}, {"chunks": (5,), "shuffle": True},
-     {"chunks": (5,), "compression": "gzip", "shuffle": True, "fletcher32": True}],
+    [
+        {},
+        {"chunks": (5,)},
+        {"chunks": (5,), "compression": "gzip"},
+        {"chunks": (5,), "shuffle": True},
+        {"chunks": (5,), "compression": "gzip", "shuffle": True, "fletcher32": True},
+    ],
     ids=["contiguous", "chunked", "gzip", "shuffle", "all"],
-)  # fmt: skip
+)
 def test_lengths_are_read_from_any_layout(options):
     """The gate lets pass exactly what fits: with one byte less allowed, the same file is refused."""
     lengths = [1, 0, 17, 256, 3, 8, 8, 8]
@@ -106,9 +111,13 @@ def test_a_real_scanners_sparse_chunk_is_no_bomb():
 
 @pytest.mark.parametrize(
     ("limit", "code"),
-    [({"max_h5_objects": 2}, Code.TOO_LARGE), ({"max_raw_bytes": 1000}, Code.TOO_LARGE),
-     ({"max_h5_attributes": 1}, Code.TOO_LARGE), ({"max_h5_depth": 1}, Code.TOO_LARGE)],
-)  # fmt: skip
+    [
+        ({"max_h5_objects": 2}, Code.TOO_LARGE),
+        ({"max_raw_bytes": 1000}, Code.TOO_LARGE),
+        ({"max_h5_attributes": 1}, Code.TOO_LARGE),
+        ({"max_h5_depth": 1}, Code.TOO_LARGE),
+    ],
+)
 def test_every_budget_counts(limit, code):
     def more(h5: h5py.File) -> None:
         h5.create_group("dataset/deep/deeper")
@@ -172,8 +181,16 @@ def test_a_spoiled_file_gets_a_verdict(changes, data):
         gate(bytes(spoiled))
     except MrireconError as error:
         verdict = error.code
-    assert verdict in {None, Code.H5_CORRUPT, Code.TRUNCATED, Code.H5_LINKS, Code.H5_EXTERNAL, Code.H5_FILTER,
-                       Code.TOO_LARGE, Code.H5_SCHEMA}  # fmt: skip
+    assert verdict in {
+        None,
+        Code.H5_CORRUPT,
+        Code.TRUNCATED,
+        Code.H5_LINKS,
+        Code.H5_EXTERNAL,
+        Code.H5_FILTER,
+        Code.TOO_LARGE,
+        Code.H5_SCHEMA,
+    }
 
 
 @given(st.binary(max_size=400))

@@ -49,9 +49,11 @@ def noise_only_image(
     measured = MrdWriter()
     for block in noise(scan, 400, samples, 6, noise_mixing):
         measured.add(
-            block[coils_of_noise], flags=Flag.NOISE_MEASUREMENT.mask, sample_time_us=noise_dwell,
+            block[coils_of_noise],
+            flags=Flag.NOISE_MEASUREMENT.mask,
+            sample_time_us=noise_dwell,
             measurement_uid=2,
-        )  # fmt: skip
+        )
     measured.write(path / "noise.h5", xml(scan, [labels[i] for i in coils_of_noise], bandwidth))
     return [member(path / "image.h5"), member(path / "noise.h5", index=1)]
 
@@ -63,9 +65,13 @@ def test_image_noise_is_white_after_matching_coils_and_bandwidth(noise_dwell, or
     # the receiver shows noise of its own bandwidth, less what its filter takes away
     gain = np.sqrt(DWELL_US / noise_dwell * bandwidth)
     members = noise_only_image(
-        tmp_path, image_mixing=root, noise_mixing=gain * root, noise_dwell=noise_dwell, coils_of_noise=order,
+        tmp_path,
+        image_mixing=root,
+        noise_mixing=gain * root,
+        noise_dwell=noise_dwell,
+        coils_of_noise=order,
         bandwidth=bandwidth,
-    )  # fmt: skip
+    )
     readers.read(members, tmp_path / "kspace.h5", LIMITS)
     with open_kspace(tmp_path / "kspace.h5") as file:
         assert file.info.whitened

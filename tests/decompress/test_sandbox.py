@@ -58,9 +58,13 @@ def gone_within(pid: int, seconds: float) -> bool:
 def test_values_progress_and_an_answer_pass(tmp_path):
     told = []
     returned = sandbox.run(
-        "sandboxed:echo", {"a": [1, "b"]}, limits=Limits(), work_dir=tmp_path,
-        progress=lambda *step: told.append(step), answer=lambda: "later",
-    )  # fmt: skip
+        "sandboxed:echo",
+        {"a": [1, "b"]},
+        limits=Limits(),
+        work_dir=tmp_path,
+        progress=lambda *step: told.append(step),
+        answer=lambda: "later",
+    )
     assert returned.value == {"got": {"a": [1, "b"]}, "answer": "later", "number": 3}
     assert returned.peak_memory > MIB
     assert told == [("read", 0.5, "half"), ("read", 1.0, "whole")]
@@ -152,11 +156,17 @@ def test_a_parser_that_was_taken_over_reaches_nothing(tmp_path):
 @pytest.mark.parametrize(
     "line",
     [
-        "not json", "[1, 2]", "{}" * 3, '{"result": 3}', '{"error": "x"}', '{"result": {"a": NaN}} x',
+        "not json",
+        "[1, 2]",
+        "{}" * 3,
+        '{"result": 3}',
+        '{"error": "x"}',
+        '{"result": {"a": NaN}} x',
         '{"error": {"family": "permanent", "code": "no_such_code", "message": "x", "where": []}}',
-        '{"error": {"family": "permanent", "code": 3, "message": "x", "where": []}}', "[" * 100_000,
+        '{"error": {"family": "permanent", "code": 3, "message": "x", "where": []}}',
+        "[" * 100_000,
     ],
-)  # fmt: skip
+)
 def test_what_is_no_report_is_a_crash(tmp_path, line):
     assert failure("forge", tmp_path, line=line).code == Code.PARSER_CRASH
 

@@ -22,15 +22,33 @@ NY, NZ, NX = 8, 4, 6
 
 readout = st.fixed_dictionaries(
     {
-        "ky": st.integers(0, NY + 1), "kz": st.integers(0, NZ - 1), "average": st.integers(0, 2),
-        "slice": st.sampled_from([0, 0, 0, 1]), "contrast": st.integers(0, 2), "repetition": st.integers(0,
-        1), "phase": st.just(0), "set": st.sampled_from([0, 0, 3]), "segment": st.integers(0, 3),
+        "ky": st.integers(0, NY + 1),
+        "kz": st.integers(0, NZ - 1),
+        "average": st.integers(0, 2),
+        "slice": st.sampled_from([0, 0, 0, 1]),
+        "contrast": st.integers(0, 2),
+        "repetition": st.integers(0, 1),
+        "phase": st.just(0),
+        "set": st.sampled_from([0, 0, 3]),
+        "segment": st.integers(0, 3),
         "flags": st.sampled_from(
-            [0, 0, 0, 0, Flag.REVERSE, Flag.NAVIGATION, Flag.DUMMY, Flag.NOISE, Flag.PHASE_CORRECTION,
-             Flag.CALIBRATION, Flag.CALIBRATION_AND_IMAGING, Flag.CALIBRATION | Flag.CALIBRATION_AND_IMAGING]
+            [
+                0,
+                0,
+                0,
+                0,
+                Flag.REVERSE,
+                Flag.NAVIGATION,
+                Flag.DUMMY,
+                Flag.NOISE,
+                Flag.PHASE_CORRECTION,
+                Flag.CALIBRATION,
+                Flag.CALIBRATION_AND_IMAGING,
+                Flag.CALIBRATION | Flag.CALIBRATION_AND_IMAGING,
+            ]
         ),
     }
-)  # fmt: skip
+)
 
 
 def part_of(entries: list[dict[str, int]], volume: bool) -> Part:

@@ -72,10 +72,21 @@ def test_billion_laughs_expands_nothing():
 
 @pytest.mark.parametrize(
     "xml",
-    [b"", b"\0\0", b"not xml", b"<a>", b"<a></b>", b"<a/><b/>", b"<a>&undefined;</a>", b"<a>\x01</a>",
-     b"\x89HDF\r\n\x1a\n", b'<?xml version="1.0" encoding="no-such"?><a/>', f"<{SECRET}".encode(),
-     b"<a>\xff</a>"],
-)  # fmt: skip
+    [
+        b"",
+        b"\0\0",
+        b"not xml",
+        b"<a>",
+        b"<a></b>",
+        b"<a/><b/>",
+        b"<a>&undefined;</a>",
+        b"<a>\x01</a>",
+        b"\x89HDF\r\n\x1a\n",
+        b'<?xml version="1.0" encoding="no-such"?><a/>',
+        f"<{SECRET}".encode(),
+        b"<a>\xff</a>",
+    ],
+)
 def test_what_is_not_xml_is_invalid(xml):
     assert code_of(xml) == Code.XML_INVALID
 

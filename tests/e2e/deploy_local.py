@@ -84,10 +84,13 @@ def journey(cloud, folder):
     )
     settle(cloud, raw, key, told)
     return {
-        "seconds": round(seconds, 1), "method": told["method"], "error": round(errors.image, 4),
-        "zero_filled_error": round(errors.zero_filled, 4), "jobs": len(cloud.jobs),
+        "seconds": round(seconds, 1),
+        "method": told["method"],
+        "error": round(errors.image, 4),
+        "zero_filled_error": round(errors.zero_filled, 4),
+        "jobs": len(cloud.jobs),
         "refreshes": len(cloud.refreshes),
-    }  # fmt: skip
+    }
 
 
 def settle(cloud, raw, key, told):
@@ -101,9 +104,10 @@ def settle(cloud, raw, key, told):
     # The record is the publication; ledger and tag follow it, and a refresh can be quicker than both.
     def ends():
         rows = db.query(
-            TableName=cloud.outputs["LedgerTable"], KeyConditionExpression="pk = :pk",
+            TableName=cloud.outputs["LedgerTable"],
+            KeyConditionExpression="pk = :pk",
             ExpressionAttributeValues={":pk": {"S": states.scan_pk(told["scan_id"])}},
-        )["Items"]  # fmt: skip
+        )["Items"]
         found = {row["sk"]["S"]: row.get(states.STATE, {}).get("S") for row in rows}
         both = (states.INTAKE_SK, states.recon_sk(told["recon_id"]))
         return all(found.get(sk) == State.DONE.value for sk in both)

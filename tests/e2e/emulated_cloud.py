@@ -109,21 +109,27 @@ class EmulatedCloud:
     def environment(self):
         """What boto3 and the command line need to come here."""
         return {
-            "AWS_ENDPOINT_URL": self.url, "AWS_ENDPOINT_URL_S3": self.url,
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ENDPOINT_URL_S3": self.url,
             "AWS_ENDPOINT_URL_BATCH": self._stand_ins.url,
             "AWS_ENDPOINT_URL_STORAGE_GATEWAY": self._stand_ins.url,
-            "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": self.config.region, "AWS_DEFAULT_REGION": self.config.region,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": self.config.region,
+            "AWS_DEFAULT_REGION": self.config.region,
             "AWS_EC2_METADATA_DISABLED": "true",
-        }  # fmt: skip
+        }
 
     def client(self, service):
         import boto3
 
         return boto3.client(
-            service, endpoint_url=self.url, region_name=self.config.region,
-            aws_access_key_id="test", aws_secret_access_key="test",
-        )  # fmt: skip
+            service,
+            endpoint_url=self.url,
+            region_name=self.config.region,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
 
     def deploy(self):
         """Bootstrap, synthesise and deploy all stacks with the command line; keep their outputs."""
@@ -161,18 +167,23 @@ class EmulatedCloud:
         container = {item["name"]: item["value"] for item in task["containerDefinitions"][0]["environment"]}
         times = self.config.recon.times
         recon = {
-            **container, env.IDLE_SECONDS: str(times.idle_seconds),
-            env.LIFETIME_SECONDS: str(times.lifetime_seconds), env.SCAN_SECONDS: str(times.scan_seconds),
-        }  # fmt: skip
+            **container,
+            env.IDLE_SECONDS: str(times.idle_seconds),
+            env.LIFETIME_SECONDS: str(times.lifetime_seconds),
+            env.SCAN_SECONDS: str(times.scan_seconds),
+        }
 
         def wanted():
             return ecs.describe_services(cluster=cluster, services=[service])["services"][0]["desiredCount"]
 
         self.runner = Runner(
-            folder=self.folder / "workers", wanted=wanted, jobs=lambda: list(self.jobs),
+            folder=self.folder / "workers",
+            wanted=wanted,
+            jobs=lambda: list(self.jobs),
             decompress_environment={**container, **self.environment},
-            recon_environment={**recon, **self.environment}, **commands,
-        ).start()  # fmt: skip
+            recon_environment={**recon, **self.environment},
+            **commands,
+        ).start()
         return self.runner
 
     def _start(self):
@@ -184,14 +195,21 @@ class EmulatedCloud:
         log = (self.folder / "emulator.log").open("wb")
         # The Lambdas run inside the emulator and inherit where the stand-ins are.
         self._emulator = subprocess.Popen(
-            [str(EMULATOR / "bin" / "ministack")], stdout=log, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, cwd=self.folder, start_new_session=True,
+            [str(EMULATOR / "bin" / "ministack")],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd=self.folder,
+            start_new_session=True,
             env={
-                **_plain(os.environ), **self.environment, "GATEWAY_PORT": str(port),
-                "BIND_HOST": "127.0.0.1", "MINISTACK_ACCOUNT_ID": self.config.account,
+                **_plain(os.environ),
+                **self.environment,
+                "GATEWAY_PORT": str(port),
+                "BIND_HOST": "127.0.0.1",
+                "MINISTACK_ACCOUNT_ID": self.config.account,
                 "HOME": str(self.folder),
             },
-        )  # fmt: skip
+        )
         deadline = time.monotonic() + 60
         while True:
             if self._emulator.poll() is not None:
@@ -221,12 +239,13 @@ class EmulatedCloud:
         self.client("events").put_events(
             Entries=[
                 {
-                    "Source": "aws.storagegateway", "DetailType": "Storage Gateway Refresh Cache Event",
+                    "Source": "aws.storagegateway",
+                    "DetailType": "Storage Gateway Refresh Cache Event",
                     "Resources": [share],
                     "Detail": json.dumps({"event-type": "refresh-complete", "notification-id": notification}),
                 }
             ]
-        )  # fmt: skip
+        )
 
 
 def _plain(values):

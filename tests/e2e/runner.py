@@ -143,13 +143,19 @@ class Runner:
         scratch = self.folder / name
         scratch.mkdir(parents=True)
         local = {
-            env.SCRATCH_DIR: str(scratch), env.HEARTBEAT_FILE: str(scratch / "heartbeat"),
-            "TMPDIR": tempfile.gettempdir(), "OMP_NUM_THREADS": "1",
-        }  # fmt: skip
+            env.SCRATCH_DIR: str(scratch),
+            env.HEARTBEAT_FILE: str(scratch / "heartbeat"),
+            "TMPDIR": tempfile.gettempdir(),
+            "OMP_NUM_THREADS": "1",
+        }
         log = self.folder / f"{name}.log"
         with log.open("wb") as sink:
             popen = subprocess.Popen(
-                command, env={**os.environ, **values, **local}, stdin=subprocess.DEVNULL, stdout=sink,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+                command,
+                env={**os.environ, **values, **local},
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         return Process(name, popen, log)

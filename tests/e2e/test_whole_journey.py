@@ -80,9 +80,10 @@ def _follow(cloud, path):
     deadline = time.monotonic() + MINUTES * 60
     while time.monotonic() < deadline:
         rows = db.query(
-            TableName=table, KeyConditionExpression="pk = :pk",
+            TableName=table,
+            KeyConditionExpression="pk = :pk",
             ExpressionAttributeValues={":pk": {"S": states.scan_pk(scan)}},
-        )["Items"]  # fmt: skip
+        )["Items"]
         told = {row["sk"]["S"]: row.get(states.STATE, {}).get("S") for row in rows}
         recons = [state for sk, state in told.items() if sk.startswith("recon#")]
         ended = recons or ([told.get(states.INTAKE_SK)] if told.get(states.INTAKE_SK) != "done" else [])

@@ -65,8 +65,11 @@ class FaultProxy:
                     kind = (
                         "RequestThrottled" if service == "sqs" else "ProvisionedThroughputExceededException"
                     )
-                    self._send(400, [("Content-Type", "application/x-amz-json-1.0")],
-                               f'{{"__type": "{kind}", "message": "slow down"}}'.encode())  # fmt: skip
+                    self._send(
+                        400,
+                        [("Content-Type", "application/x-amz-json-1.0")],
+                        f'{{"__type": "{kind}", "message": "slow down"}}'.encode(),
+                    )
                     return
                 if fault and fault.kind == "slow":
                     time.sleep(fault.seconds)
@@ -98,8 +101,11 @@ class FaultProxy:
 
             def _error(self, status):
                 code = {500: "InternalError", 503: "SlowDown", 403: "AccessDenied"}[status]
-                self._send(status, [("Content-Type", "application/xml")],
-                           f"<?xml version='1.0'?><Error><Code>{code}</Code></Error>".encode())  # fmt: skip
+                self._send(
+                    status,
+                    [("Content-Type", "application/xml")],
+                    f"<?xml version='1.0'?><Error><Code>{code}</Code></Error>".encode(),
+                )
 
             def _send(self, status, headers, data, cut=False):
                 self.send_response_only(status)

@@ -28,8 +28,14 @@ class MemoryStore:
         self._clock, self._pause, self._numbers = clock, pause, count()
 
     def _put(self, bucket, key, body, metadata=None, version=None):
-        info = ObjectInfo(len(body), hashlib.md5(body).hexdigest(), version, self._clock.now(),
-                          sha256=(metadata or {}).get("sha256"), metadata=metadata or {})  # fmt: skip
+        info = ObjectInfo(
+            len(body),
+            hashlib.md5(body).hexdigest(),
+            version,
+            self._clock.now(),
+            sha256=(metadata or {}).get("sha256"),
+            metadata=metadata or {},
+        )
         self.objects[bucket, key] = (body, info)
         self.objects[bucket, key, version] = (body, info)
         self.history.append((bucket, key, info.etag))
@@ -126,8 +132,16 @@ class MemoryQueue:
 
     def send(self, body, *, group, delay=0):
         self._pause("send")
-        self.messages.append({"id": str(next(self._numbers)), "body": body, "receives": 0, "receipt": None,
-                              "visible_at": self._clock.now() + delay, "group": group})  # fmt: skip
+        self.messages.append(
+            {
+                "id": str(next(self._numbers)),
+                "body": body,
+                "receives": 0,
+                "receipt": None,
+                "visible_at": self._clock.now() + delay,
+                "group": group,
+            }
+        )
 
 
 class MemoryLedger:
@@ -143,8 +157,9 @@ class MemoryLedger:
         fixed = {
             name: changes.pop(name) for name in ("state", "token", "owner", "lease_until") if name in changes
         }
-        changed = replace(row, **fixed, updated_at=iso(self.clock.now()),
-                          attributes={**row.attributes, **changes})  # fmt: skip
+        changed = replace(
+            row, **fixed, updated_at=iso(self.clock.now()), attributes={**row.attributes, **changes}
+        )
         self.items[row.pk, row.sk] = changed
         if changed.ended and not row.ended:
             self.ends.append((row.pk, row.sk, changed.state))

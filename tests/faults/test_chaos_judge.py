@@ -21,9 +21,13 @@ GOOD, VICTIM = "a" * 16, "b" * 16
 def announcement(number, received=1, deleted=True):
     detail = {"bucket": {"name": "raw"}, "object": {"key": f"incoming/a/routine/{number}.tar"}}
     body = {"source": "aws.s3", "detail-type": "Object Created", "time": "2027-01-01T00:00:00Z"}
-    return {"queue": "decompress-routine", "body": json.dumps({**body, "detail": detail}), "delayed": False,
-            "received": {"decompress-routine": received} | ({} if deleted else {"decompress-dead": 1}),
-            "deleted": deleted}  # fmt: skip
+    return {
+        "queue": "decompress-routine",
+        "body": json.dumps({**body, "detail": detail}),
+        "delayed": False,
+        "received": {"decompress-routine": received} | ({} if deleted else {"decompress-dead": 1}),
+        "deleted": deleted,
+    }
 
 
 def attempt(scan, token, outcome=None, pid=PID, stage="decompress"):
@@ -47,12 +51,16 @@ def evidence(**changes):
             attempt(GOOD, 1, "done"),
             attempt(GOOD, 1, "done", stage="recon"),
             {"pk": f"scan#{VICTIM}", "sk": "intake", "state": "failed"},
-            attempt(VICTIM, 1), attempt(VICTIM, 2, "handed back"), attempt(VICTIM, 3),
+            attempt(VICTIM, 1),
+            attempt(VICTIM, 2, "handed back"),
+            attempt(VICTIM, 3),
         ],
         "records": [(GOOD, "v1")],
         "messages": [announcement(0), announcement(1, received=3, deleted=False)],
-        "dead": {"decompress": 1, "recon": 0}, "max_receives": 3, "hurt": {PID},
-    }  # fmt: skip
+        "dead": {"decompress": 1, "recon": 0},
+        "max_receives": 3,
+        "hurt": {PID},
+    }
     return Evidence(**{**told, **changes})
 
 
@@ -62,9 +70,14 @@ def test_what_is_right_passes():
     assert facts["failed because workers were lost in every try"] == 1
     assert facts["retries"] == 2
     assert facts["messages: decompress"] == {
-        "announcements sent": 2, "passed on as fresh copies": 0, "handed out": 4, "of these again": 2,
-        "most times one was": 3, "deleted": 1, "dead": 1,
-    }  # fmt: skip
+        "announcements sent": 2,
+        "passed on as fresh copies": 0,
+        "handed out": 4,
+        "of these again": 2,
+        "most times one was": 3,
+        "deleted": 1,
+        "dead": 1,
+    }
 
 
 def test_evidence_that_was_kept_is_judged_alike(tmp_path):
@@ -79,11 +92,15 @@ def without(items, scan, sk):
 
 PLANTED = {
     "lost": lambda it: {"items": without(it.items, VICTIM, "intake")},
-    "lost: ": lambda it: {"items": [{**item, "state": "queued"} if item["sk"] == "recon#01234567" else item
-                                    for item in it.items]},
+    "lost: ": lambda it: {
+        "items": [
+            {**item, "state": "queued"} if item["sk"] == "recon#01234567" else item for item in it.items
+        ]
+    },
     "double": lambda it: {"records": [(GOOD, "v1"), (GOOD, "v2")]},
-    "double: ": lambda it: {"items": [*it.items,
-                                      {"pk": f"scan#{GOOD}", "sk": "recon#76543210", "state": "done"}]},
+    "double: ": lambda it: {
+        "items": [*it.items, {"pk": f"scan#{GOOD}", "sk": "recon#76543210", "state": "done"}]
+    },
     "done and not published": lambda it: {"records": []},
     "published and not done": lambda it: {"records": [*it.records, (VICTIM, "v1")]},
     "nobody uploaded": lambda it: {"wanted": {GOOD: "done"}},
@@ -95,7 +112,7 @@ PLANTED = {
     "wrong ends: {'b": lambda it: {"items": [*it.items, attempt(VICTIM, 4, "tried again")]},
     "wrong ends: {'bb": lambda it: {"messages": [announcement(0), announcement(1, 2, deleted=False)]},
     "wrong ends: {'bbb": lambda it: {"items": without(it.items, VICTIM, "attempt")},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("verdict", PLANTED)

@@ -73,9 +73,11 @@ def test_event_twice_per_upload(world):
     path = world.scratch / "upload"
     path.write_bytes(archive)
     world.s3.upload_file(
-        str(path), world.buckets["raw"], "incoming/a/routine/a b+ü.tar",
+        str(path),
+        world.buckets["raw"],
+        "incoming/a/routine/a b+ü.tar",
         Config=TransferConfig(multipart_threshold=5 << 20, multipart_chunksize=5 << 20),
-    )  # fmt: skip
+    )
     path.unlink()
     assert world.depths()["decompress-routine"] >= 2
     world.drain()
@@ -124,13 +126,17 @@ def test_a_worker_that_lost_its_token_cannot_publish(world):
         time.sleep(0.1)
     del zombie.world.ledger.renew
     published = world.read("images", world.records()[0])
-    files = {key: world.s3.head_object(Bucket=world.buckets["images"], Key=key)["ETag"]
-             for key in world.keys_in("images")}  # fmt: skip
+    files = {
+        key: world.s3.head_object(Bucket=world.buckets["images"], Key=key)["ETag"]
+        for key in world.keys_in("images")
+    }
     woken.set()
     thread.join()
     assert world.read("images", world.records()[0]) == published
-    assert files == {key: world.s3.head_object(Bucket=world.buckets["images"], Key=key)["ETag"]
-                     for key in world.keys_in("images")}  # fmt: skip
+    assert files == {
+        key: world.s3.head_object(Bucket=world.buckets["images"], Key=key)["ETag"]
+        for key in world.keys_in("images")
+    }
     world.drain(other)
     world.assert_done_once(archive)
 
@@ -267,11 +273,15 @@ def small_stages_healed(job, progress):
 def test_a_message_of_gateway_form_and_one_of_s3_form_are_one_delivery(world):
     archive = make_tar(b"two senders")
     key, _ = world.put(archive)
-    world.send("decompress-routine", {
-        "source": "aws.storagegateway", "detail-type": "Storage Gateway Object Upload Event",
-        "time": "2026-01-01T00:00:00Z",
-        "detail": {"bucket-name": world.buckets["raw"], "object-key": key, "object-size": len(archive)},
-    })  # fmt: skip
+    world.send(
+        "decompress-routine",
+        {
+            "source": "aws.storagegateway",
+            "detail-type": "Storage Gateway Object Upload Event",
+            "time": "2026-01-01T00:00:00Z",
+            "detail": {"bucket-name": world.buckets["raw"], "object-key": key, "object-size": len(archive)},
+        },
+    )
     world.drain()
     world.assert_done_once(archive)
     assert len([item for item in world.items() if item["pk"].startswith("delivery#")]) == 1

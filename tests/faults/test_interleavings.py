@@ -115,18 +115,27 @@ class Cloud(RuleBasedStateMachine):
         self.current = None
 
     def make_worker(self, stage, owner, drain):
-        common = {"store": self.store, "ledger": self.ledger, "owner": owner, "kspace_bucket": "kspace",
-                  "quarantine_bucket": "quarantine", "scratch": Path(self.folder.name)}  # fmt: skip
+        common = {
+            "store": self.store,
+            "ledger": self.ledger,
+            "owner": owner,
+            "kspace_bucket": "kspace",
+            "quarantine_bucket": "quarantine",
+            "scratch": Path(self.folder.name),
+        }
         if stage == "decompress":
             recon = {Priority.STAT: self.lanes["r-stat"], Priority.ROUTINE: self.lanes["r-routine"]}
-            handler = IntakeHandler(**common, recon_lanes=recon, settle_seconds=30,
-                                    supervisor=Inline(small_stages.decompress))  # fmt: skip
+            handler = IntakeHandler(
+                **common, recon_lanes=recon, settle_seconds=30, supervisor=Inline(small_stages.decompress)
+            )
         else:
-            handler = ImagingHandler(**common, images_bucket="images",
-                                     supervisor=Inline(small_stages.reconstruct))  # fmt: skip
+            handler = ImagingHandler(
+                **common, images_bucket="images", supervisor=Inline(small_stages.reconstruct)
+            )
         lanes = [self.lanes[f"{stage[0]}-stat"], self.lanes[f"{stage[0]}-routine"]]
-        return Worker(handler, lanes, self.ledger, drain=drain,
-                      times=Times(visibility=LEASE, total=0, poll=0))  # fmt: skip
+        return Worker(
+            handler, lanes, self.ledger, drain=drain, times=Times(visibility=LEASE, total=0, poll=0)
+        )
 
     def living(self):
         return [actor for actor in self.actors if not actor.finished]
@@ -138,8 +147,11 @@ class Cloud(RuleBasedStateMachine):
         for content in range(number):
             Cloud.upload(self, f"scan {content}", "stat" if content == 2 else "routine", "")
 
-    @rule(content=st.sampled_from(["scan 0", "scan 1", "few-acs"]), lane=st.sampled_from(["stat", "routine"]),
-          flaw=st.sampled_from(["", "", "retryable", "cut", "no tar"]))  # fmt: skip
+    @rule(
+        content=st.sampled_from(["scan 0", "scan 1", "few-acs"]),
+        lane=st.sampled_from(["stat", "routine"]),
+        flaw=st.sampled_from(["", "", "retryable", "cut", "no tar"]),
+    )
     def upload(self, content, lane, flaw):
         body = make_tar(content.encode(), *([f"do-{flaw}"] if flaw == "retryable" else []))
         body = body[:700] if flaw == "cut" else (b"no tar " * 200 if flaw == "no tar" else body)
@@ -202,8 +214,11 @@ class Cloud(RuleBasedStateMachine):
 
     def _folder(self, key):
         prefix = key.rpartition("/")[0]
-        return {name[1]: found[1].etag for name, found in self.store.objects.items()
-                if len(name) == 2 and name[0] == "images" and name[1].startswith(prefix)}  # fmt: skip
+        return {
+            name[1]: found[1].etag
+            for name, found in self.store.objects.items()
+            if len(name) == 2 and name[0] == "images" and name[1].startswith(prefix)
+        }
 
     def teardown(self):
         try:

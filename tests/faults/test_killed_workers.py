@@ -10,8 +10,13 @@ from mrirecon.contract.states import TimePoint
 
 OF_DECOMPRESS = ["announced", "received", "claimed", "read", "decompressed", "queued"]
 OF_RECON = [
-    "recon_received", "recon_claimed", "recon_read", "reconstructed", "uploaded", "published",
-]  # fmt: skip
+    "recon_received",
+    "recon_claimed",
+    "recon_read",
+    "reconstructed",
+    "uploaded",
+    "published",
+]
 ALL = [
     *(("decompress", TimePoint(point)) for point in OF_DECOMPRESS),
     *(("recon", TimePoint(point)) for point in OF_RECON),

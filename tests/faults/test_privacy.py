@@ -78,10 +78,21 @@ def test_planted_names_in_a_real_archive_come_out_nowhere(world, shared_data):
     world.put(archive, "real.tar")
     told = []
     for stage in ("decompress", "recon"):
-        environ = {**world.environ, "MRIRECON_IDLE_SECONDS": "3", "MRIRECON_SILENCE_SECONDS": "250",
-                   "MRIRECON_SCAN_SECONDS": "280", "MRIRECON_VISIBILITY_SECONDS": "20"}  # fmt: skip
-        done = subprocess.run([sys.executable, "-m", f"mrirecon.cloud.{stage}_worker"], env=environ,
-                              capture_output=True, text=True, timeout=280, check=False)  # fmt: skip
+        environ = {
+            **world.environ,
+            "MRIRECON_IDLE_SECONDS": "3",
+            "MRIRECON_SILENCE_SECONDS": "250",
+            "MRIRECON_SCAN_SECONDS": "280",
+            "MRIRECON_VISIBILITY_SECONDS": "20",
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", f"mrirecon.cloud.{stage}_worker"],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=280,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         told += [done.stdout, done.stderr]
     states = world.states_of(scan_of(archive))

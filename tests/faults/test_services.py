@@ -191,10 +191,18 @@ def test_clock_skew(world, hours):
     world.assert_done_once(*archives)
 
 
-@pytest.mark.parametrize(("what", "code"), [
-    ("abort", "worker_lost"), ("segfault", "worker_lost"), ("oom-kill", "out_of_memory"),
-    ("exit", "worker_lost"), ("memory", "out_of_memory"), ("unknown", "internal"), ("retryable", "storage"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("what", "code"),
+    [
+        ("abort", "worker_lost"),
+        ("segfault", "worker_lost"),
+        ("oom-kill", "out_of_memory"),
+        ("exit", "worker_lost"),
+        ("memory", "out_of_memory"),
+        ("unknown", "internal"),
+        ("retryable", "storage"),
+    ],
+)
 def test_a_scan_that_crashes_its_process_takes_nobody_with_it(make_world, what, code, capfd):
     world = make_world(max_receives=2)
     bad, good = make_tar(b"bad", f"do-{what}"), make_tar(b"good")
@@ -212,8 +220,9 @@ def test_a_scan_that_crashes_its_process_takes_nobody_with_it(make_world, what, 
     assert "DOE" not in "".join(capfd.readouterr())
 
 
-@pytest.mark.parametrize(("limit", "code"), [("MRIRECON_SILENCE_SECONDS", "silent"),
-                                             ("MRIRECON_SCAN_SECONDS", "timed_out")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("limit", "code"), [("MRIRECON_SILENCE_SECONDS", "silent"), ("MRIRECON_SCAN_SECONDS", "timed_out")]
+)
 def test_a_hung_scan_is_ended_with_a_sentence(make_world, limit, code):
     world = make_world(max_receives=1, **{limit: "0.7"})
     world.put(make_tar(b"hangs", "do-hang"))
@@ -224,10 +233,14 @@ def test_a_hung_scan_is_ended_with_a_sentence(make_world, limit, code):
     assert "ended" in row["message"]
 
 
-@pytest.mark.parametrize(("service", "name", "what"), [
-    ("s3", "MRIRECON_RAW_BUCKET", "bucket"), ("dynamodb", "MRIRECON_LEDGER_TABLE", "table"),
-    ("sqs", "MRIRECON_RECON_STAT_QUEUE_URL", "queue"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("service", "name", "what"),
+    [
+        ("s3", "MRIRECON_RAW_BUCKET", "bucket"),
+        ("dynamodb", "MRIRECON_LEDGER_TABLE", "table"),
+        ("sqs", "MRIRECON_RECON_STAT_QUEUE_URL", "queue"),
+    ],
+)
 def test_no_permission_ends_a_worker_at_its_start_with_a_sentence(behind, proxy, service, name, what):
     world = behind()
     proxy.inject(403, service, times=10**6)

@@ -68,10 +68,18 @@ def main() -> None:
         return mend(changed)[:most] if random.Random(number).random() < 0.8 else changed
 
     atheris.Setup(
-        [sys.argv[0], *options, f"-max_len={MAX_INPUT}", "-timeout=20", "-rss_limit_mb=3072",
-         f"-artifact_prefix={folder.parent}/", corpus],
-        lambda data: target(data) and None, custom_mutator=mutate,
-    )  # fmt: skip
+        [
+            sys.argv[0],
+            *options,
+            f"-max_len={MAX_INPUT}",
+            "-timeout=20",
+            "-rss_limit_mb=3072",
+            f"-artifact_prefix={folder.parent}/",
+            corpus,
+        ],
+        lambda data: target(data) and None,
+        custom_mutator=mutate,
+    )
     atheris.Fuzz()
 
 

@@ -9,8 +9,11 @@ from mrirecon.contract import environment as env
 
 WILDCARD_OK = {
     # these actions know no resources
-    "ecr:GetAuthorizationToken", "batch:ListJobs", "batch:DescribeJobs", "cloudwatch:GetMetricData",
-}  # fmt: skip
+    "ecr:GetAuthorizationToken",
+    "batch:ListJobs",
+    "batch:DescribeJobs",
+    "cloudwatch:GetMetricData",
+}
 
 
 def container(production):
@@ -88,10 +91,19 @@ def test_a_worker_is_told_all_it_needs_by_the_contracts_names(production, stage)
     )
     told = variables(entries)
     needed = {
-        env.RAW_BUCKET, env.KSPACE_BUCKET, env.IMAGES_BUCKET, env.QUARANTINE_BUCKET, env.LEDGER_TABLE,
-        env.DECOMPRESS_STAT_QUEUE_URL, env.DECOMPRESS_ROUTINE_QUEUE_URL, env.RECON_STAT_QUEUE_URL,
-        env.RECON_ROUTINE_QUEUE_URL, env.VISIBILITY_SECONDS, env.SCRATCH_DIR, env.HEARTBEAT_FILE,
-    }  # fmt: skip
+        env.RAW_BUCKET,
+        env.KSPACE_BUCKET,
+        env.IMAGES_BUCKET,
+        env.QUARANTINE_BUCKET,
+        env.LEDGER_TABLE,
+        env.DECOMPRESS_STAT_QUEUE_URL,
+        env.DECOMPRESS_ROUTINE_QUEUE_URL,
+        env.RECON_STAT_QUEUE_URL,
+        env.RECON_ROUTINE_QUEUE_URL,
+        env.VISIBILITY_SECONDS,
+        env.SCRATCH_DIR,
+        env.HEARTBEAT_FILE,
+    }
     assert needed <= set(told)
     assert env.FAILPOINT not in told
     known = {value for name, value in vars(env).items() if isinstance(value, str) and name.isupper()}

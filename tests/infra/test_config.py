@@ -196,13 +196,21 @@ def test_junk_in_any_field_is_refused_and_the_field_is_named(field, junk):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    low=st.integers(30, 39_000), scan=st.integers(60, 39_600), silence=st.integers(30, 39_600),
-)  # fmt: skip
+    low=st.integers(30, 39_000),
+    scan=st.integers(60, 39_600),
+    silence=st.integers(30, 39_600),
+)
 def test_times_are_accepted_exactly_when_they_nest(low, scan, silence):
-    config = changed("recon.times", {
-        "idle_seconds": 300, "lifetime_seconds": 3600, "scan_seconds": scan, "silence_seconds": silence,
-        "visibility_seconds": min(low, 3600),
-    })  # fmt: skip
+    config = changed(
+        "recon.times",
+        {
+            "idle_seconds": 300,
+            "lifetime_seconds": 3600,
+            "scan_seconds": scan,
+            "silence_seconds": silence,
+            "visibility_seconds": min(low, 3600),
+        },
+    )
     if silence <= scan:
         environment = parse(config)
         assert environment.recon.job_seconds > environment.recon.times.lifetime_seconds + scan

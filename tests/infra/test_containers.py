@@ -63,9 +63,13 @@ def base(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
     name = f"localhost/mrirecon-base:{uuid.uuid4().hex[:8]}"
     run(
-        "debootstrap", "--variant=minbase", "--include=ca-certificates,python3,python3-venv", "bookworm",
-        folder / "root", debian_mirror(),
-    )  # fmt: skip
+        "debootstrap",
+        "--variant=minbase",
+        "--include=ca-certificates,python3,python3-venv",
+        "bookworm",
+        folder / "root",
+        debian_mirror(),
+    )
     scratch = run("buildah", "from", "scratch").strip()
     run("buildah", "add", scratch, folder / "root", "/")
     run("buildah", "commit", "--rm", scratch, name)
@@ -84,12 +88,30 @@ def build(stage, base, folder, *, wheels=None):
     ignore = folder / "ignore"
     ignore.write_text("\n".join(context_patterns(stage)) + "\n")
     run(
-        "buildah", "bud", "--isolation", "chroot", "--pull-never", "--network", "host", "--build-arg",
-        f"BASE={base}", "--ignorefile", ignore, "--format", "docker",
-        "-v", f"{CERTIFICATES}:{CERTIFICATES}:ro", "-v", f"{folder / 'pip.conf'}:/etc/pip.conf:ro",
+        "buildah",
+        "bud",
+        "--isolation",
+        "chroot",
+        "--pull-never",
+        "--network",
+        "host",
+        "--build-arg",
+        f"BASE={base}",
+        "--ignorefile",
+        ignore,
+        "--format",
+        "docker",
+        "-v",
+        f"{CERTIFICATES}:{CERTIFICATES}:ro",
+        "-v",
+        f"{folder / 'pip.conf'}:/etc/pip.conf:ro",
         *(("-v", f"{wheels}:/wheels:ro") if wheels else ()),
-        "-t", name, "-f", SERVICES / stage / "Dockerfile", SERVICES,
-    )  # fmt: skip
+        "-t",
+        name,
+        "-f",
+        SERVICES / stage / "Dockerfile",
+        SERVICES,
+    )
     return name
 
 
@@ -112,8 +134,11 @@ def inside(container, *command, volumes=()):
     mounts = [part for volume in volumes for part in ("-v", volume)]
     return subprocess.run(
         ["buildah", "run", "--isolation", "chroot", *mounts, container, "--", *command],
-        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def test_the_image_is_small_unprivileged_and_checked(image):
@@ -213,11 +238,25 @@ def recon(base, tmp_path_factory):
     wheels = folder / "wheels"
     found = subprocess.run(
         [
-            sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
-            "--python-version", BASE_PYTHON, "--platform", "manylinux_2_28_x86_64", "--dest", wheels, cpu,
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--python-version",
+            BASE_PYTHON,
+            "--platform",
+            "manylinux_2_28_x86_64",
+            "--dest",
+            wheels,
+            cpu,
         ],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if found.returncode:
         pytest.skip(f"{cpu} is not to be had from pip's indexes, and the GPU build is several gigabytes")
     name = build("recon", base, folder, wheels=wheels)

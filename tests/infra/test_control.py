@@ -80,9 +80,10 @@ def test_the_scaler_looks_every_minute_and_a_missed_look_is_not_repeated(product
 
 def test_the_scaler_may_set_one_service_and_submit_one_definition(production):
     (policy,) = [
-        found for (_, name), found in production.resources("AWS::IAM::Policy", "Control").items()
+        found
+        for (_, name), found in production.resources("AWS::IAM::Policy", "Control").items()
         if "ScalerRole" in name
-    ]  # fmt: skip
+    ]
     by_sid = {s["Sid"]: s for s in policy["PolicyDocument"]["Statement"] if "Sid" in s}
     assert "Service" in json.dumps(by_sid["SetService"]["Resource"])
     assert set(by_sid["SetService"]["Action"]) == {"ecs:DescribeServices", "ecs:UpdateService"}
@@ -124,9 +125,8 @@ def test_every_page_of_the_runbook_is_named_by_an_alarm(production):
 
 def test_a_dead_letter_of_any_queue_alarms(production):
     dead = {
-        name for (_, name), queue in production.resources("AWS::SQS::Queue").items()
-        if "DeadLetters" in name
-    }  # fmt: skip
+        name for (_, name), queue in production.resources("AWS::SQS::Queue").items() if "DeadLetters" in name
+    }
     watched = json.dumps([a for (_, n), a in alarms(production).items() if n.startswith("WatchDeadLetters")])
     assert len(dead) == 4
     for name in dead:
@@ -142,10 +142,17 @@ def test_the_scalers_silence_alarms(production):
 def test_the_dashboard_shows_what_a_night_operator_asks(production):
     body = json.dumps(production.one("AWS::CloudWatch::Dashboard")["DashboardBody"])
     for asked in (
-        "ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible", metrics.WORKERS_WANTED,
-        metrics.WORKERS_RUNNING, metrics.STAGE_SECONDS, metrics.JOURNEY_SECONDS, metrics.COST, metrics.ENDS,
-        "CachePercentDirty", "FreeDataStorageCapacity",
-    ):  # fmt: skip
+        "ApproximateAgeOfOldestMessage",
+        "ApproximateNumberOfMessagesVisible",
+        metrics.WORKERS_WANTED,
+        metrics.WORKERS_RUNNING,
+        metrics.STAGE_SECONDS,
+        metrics.JOURNEY_SECONDS,
+        metrics.COST,
+        metrics.ENDS,
+        "CachePercentDirty",
+        "FreeDataStorageCapacity",
+    ):
         assert asked in body, asked
 
 

@@ -70,8 +70,9 @@ def test_images_are_tiered_and_never_deleted(production):
     assert moving["Transitions"] == [{"StorageClass": "INTELLIGENT_TIERING", "TransitionInDays": 0}]
     (tiers,) = found["IntelligentTieringConfigurations"]
     assert {tier["AccessTier"]: tier["Days"] for tier in tiers["Tierings"]} == {
-        "ARCHIVE_ACCESS": 180, "DEEP_ARCHIVE_ACCESS": 730,
-    }  # fmt: skip
+        "ARCHIVE_ACCESS": 180,
+        "DEEP_ARCHIVE_ACCESS": 730,
+    }
     assert not any("ExpirationInDays" in rule for rule in rules_of(found).values())
 
 
@@ -83,8 +84,9 @@ def test_kspace_and_quarantine_expire(production):
 def test_the_ledger_has_the_contracts_keys_and_can_be_restored(production):
     table = production.one("AWS::DynamoDB::Table")
     assert {item["KeyType"]: item["AttributeName"] for item in table["KeySchema"]} == {
-        "HASH": states.PK, "RANGE": states.SK,
-    }  # fmt: skip
+        "HASH": states.PK,
+        "RANGE": states.SK,
+    }
     (index,) = table["GlobalSecondaryIndexes"]
     assert index["IndexName"] == states.BY_STATE
     assert [item["AttributeName"] for item in index["KeySchema"]] == [states.STATE, states.UPDATED_AT]

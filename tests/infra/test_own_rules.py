@@ -68,9 +68,21 @@ def test_the_isolated_network_reaches_all_services_that_are_called(production):
     services = {json.dumps(e["ServiceName"]) for e in production.resources("AWS::EC2::VPCEndpoint").values()}
     text = " ".join(sorted(services))
     for service in (
-        "s3", "dynamodb", "sqs", "ecs", "ecs-agent", "ecs-telemetry", "ecr.api", "ecr.dkr", "logs", "batch",
-        "monitoring", "kms", "storagegateway", "sts",
-    ):  # fmt: skip
+        "s3",
+        "dynamodb",
+        "sqs",
+        "ecs",
+        "ecs-agent",
+        "ecs-telemetry",
+        "ecr.api",
+        "ecr.dkr",
+        "logs",
+        "batch",
+        "monitoring",
+        "kms",
+        "storagegateway",
+        "sts",
+    ):
         assert f'.{service}"' in text, service
     assert not production.resources("AWS::EC2::InternetGateway")
     assert production.resources("AWS::EC2::FlowLog")

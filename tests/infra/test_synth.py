@@ -111,15 +111,26 @@ def test_what_the_emulator_lacks_is_left_out_by_name_and_nothing_else(emulated):
     present = {r["Type"] for t in emulated.templates.values() for r in t["Resources"].values()}
     absent = load("emulated").emulator.absent
     gone = {
-        "batch": "AWS::Batch::", "budget": "AWS::Budgets::", "flow_logs": "AWS::EC2::FlowLog",
-        "log_queries": "AWS::Logs::QueryDefinition", "lustre": "AWS::FSx::", "sagemaker": "AWS::SageMaker::",
+        "batch": "AWS::Batch::",
+        "budget": "AWS::Budgets::",
+        "flow_logs": "AWS::EC2::FlowLog",
+        "log_queries": "AWS::Logs::QueryDefinition",
+        "lustre": "AWS::FSx::",
+        "sagemaker": "AWS::SageMaker::",
         "storage_gateway": "AWS::StorageGateway::",
-    }  # fmt: skip
+    }
     for part, start in gone.items():
         assert part in absent
         assert not [kind for kind in present if kind.startswith(start)]
-    for kind in ("AWS::S3::Bucket", "AWS::SQS::Queue", "AWS::Events::Rule", "AWS::Lambda::Function",
-                 "AWS::DynamoDB::Table", "AWS::ECS::Service", "AWS::CloudWatch::Alarm"):  # fmt: skip
+    for kind in (
+        "AWS::S3::Bucket",
+        "AWS::SQS::Queue",
+        "AWS::Events::Rule",
+        "AWS::Lambda::Function",
+        "AWS::DynamoDB::Table",
+        "AWS::ECS::Service",
+        "AWS::CloudWatch::Alarm",
+    ):
         assert kind in present
 
 
@@ -177,8 +188,9 @@ def test_the_command_lines_output_goes_to_a_log(tmp_path, capfd):
     with (tmp_path / "cdk.log").open("wb") as log:
         code = cdk.run(
             ["synth", "--quiet", "-c", "env=prod", "--output", str(tmp_path / "out")],
-            base=without_credentials(tmp_path), log=log,
-        )  # fmt: skip
+            base=without_credentials(tmp_path),
+            log=log,
+        )
     assert code
     assert "takes one of dev, emulated, production" in (tmp_path / "cdk.log").read_text()
     assert capfd.readouterr() == ("", "")
@@ -229,5 +241,9 @@ def test_the_command_line_synthesises_with_no_credentials_and_no_network(tmp_pat
 def _can_unshare():
     if not shutil.which("unshare"):
         return False
-    return subprocess.run(["unshare", "--user", "--map-root-user", "--net", "true"], check=False,
-                          capture_output=True).returncode == 0  # fmt: skip
+    return (
+        subprocess.run(
+            ["unshare", "--user", "--map-root-user", "--net", "true"], check=False, capture_output=True
+        ).returncode
+        == 0
+    )

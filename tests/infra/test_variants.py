@@ -20,9 +20,10 @@ def variant(synth, name, **changes):
 
 def test_a_hospitals_own_gateway_is_used_by_its_name(synth):
     share = {
-        "gateway": {"kind": "existing", "gateway_arn": GATEWAY}, "protocols": ["nfs"],
+        "gateway": {"kind": "existing", "gateway_arn": GATEWAY},
+        "protocols": ["nfs"],
         "clients": ["192.168.10.0/24"],
-    }  # fmt: skip
+    }
     found = variant(synth, "own-gateway", file_share=share, lustre=None, development=None)
     shares = found.resources("AWS::StorageGateway::NFSFileShare")
     assert {one["GatewayARN"] for one in shares.values()} == {GATEWAY}
@@ -67,9 +68,12 @@ def test_without_spot_there_is_one_kind_of_machine_and_no_look_for_the_notice(sy
 def test_guests_have_a_password_and_the_activation_may_read_only_it(synth):
     secret = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:guest-AbCdEf"
     share = {
-        "gateway": {"kind": "appliance"}, "protocols": ["smb"], "clients": ["10.10.0.0/16"],
-        "smb_authentication": "GuestAccess", "smb_guest_secret_arn": secret,
-    }  # fmt: skip
+        "gateway": {"kind": "appliance"},
+        "protocols": ["smb"],
+        "clients": ["10.10.0.0/16"],
+        "smb_authentication": "GuestAccess",
+        "smb_guest_secret_arn": secret,
+    }
     found = variant(synth, "guests", file_share=share, lustre=None, development=None)
     assert found.one("Custom::FileGateway")["SmbGuestSecretArn"] == secret
     reading = [

@@ -221,16 +221,19 @@ def test_results_that_cannot_be_written_are_a_sentence(archive, tmp_path, capsys
 @pytest.mark.parametrize(
     ("kind", "found", "to_do"),
     [
-        ("pipe", "no regular file", "Pack"), ("device", "no regular file", "Pack"),
+        ("pipe", "no regular file", "Pack"),
+        ("device", "no regular file", "Pack"),
         ("folder", "a folder", "Pack"),
         ("missing", "nothing at the path", "Check the path"),
     ],
-)  # fmt: skip
+)
 def test_a_path_that_is_no_file_ends_in_a_sentence(kind, found, to_do, tmp_path, capsys):
     path = {
-        "pipe": tmp_path / "scan.tar", "device": Path("/dev/zero"), "missing": tmp_path / "janedoe.tar",
+        "pipe": tmp_path / "scan.tar",
+        "device": Path("/dev/zero"),
+        "missing": tmp_path / "janedoe.tar",
         "folder": tmp_path,
-    }[kind]  # fmt: skip
+    }[kind]
     if kind == "pipe":
         os.mkfifo(path)
     assert main(["run", str(path), "--out", str(tmp_path / "out"), "--json"]) == 3
@@ -355,9 +358,11 @@ def test_an_interrupted_run_leaves_nothing_half_published(archive, tmp_path, num
     temporary.mkdir()
     process = subprocess.Popen(
         [sys.executable, "-m", "mrirecon.cli", "run", str(archive), "--out", str(out), "--method", "raki"],
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
         env={"PATH": "/usr/bin:/bin", "TMPDIR": str(temporary)},
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + 60
     while not list(out.glob(".partial-*")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -376,9 +381,11 @@ def test_nothing_is_written_outside_the_results_and_the_temporary_folder(archive
     temporary.mkdir()
     subprocess.run(
         [sys.executable, "-m", "mrirecon.cli", "run", str(archive), "--out", str(out), "--method", "espirit"],
-        check=True, cwd=home, capture_output=True,
+        check=True,
+        cwd=home,
+        capture_output=True,
         env={"PATH": "/usr/bin:/bin", "TMPDIR": str(temporary), "HOME": str(home)},
-    )  # fmt: skip
+    )
     assert everything_in(home) == []
     assert [p.name for p in temporary.iterdir() if not p.name.startswith("mrirecon-cache-")] == []
 

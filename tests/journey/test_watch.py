@@ -15,10 +15,24 @@ def test_what_is_dropped_into_a_share_becomes_images(tmp_path):
     pack(share / "routine.tar", [tmp_path / "meas.h5"])
     pack(share / "stat" / "bad.tar", [share / "routine.tar"])
     done = subprocess.run(
-        [sys.executable, "-m", "mrirecon.cli", "watch", str(share), "--out", str(out), "--settle", "0.5",
-         "--once", "--json"],
-        capture_output=True, text=True, timeout=200, check=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "mrirecon.cli",
+            "watch",
+            str(share),
+            "--out",
+            str(out),
+            "--settle",
+            "0.5",
+            "--once",
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=True,
+    )
     first, second = (json.loads(line) for line in done.stdout.splitlines())
     assert (first["status"], first["code"]) == ("rejected", "nested_archive"), "stat goes first"
     assert second["status"] == "done"
@@ -32,7 +46,10 @@ def test_what_is_dropped_into_a_share_becomes_images(tmp_path):
 def test_results_inside_the_share_are_refused(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "mrirecon.cli", "watch", str(tmp_path), "--out", str(tmp_path / "out")],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 2
     assert "share" in done.stderr

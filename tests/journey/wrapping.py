@@ -13,13 +13,22 @@ def wrap(kspace, lines, archive, acceleration=1):
     writer = MrdWriter()
     for ky in np.flatnonzero(lines):
         writer.add(
-            kspace[:, ky], kspace_encode_step_1=ky, sample_time_us=5.0, center_sample=nx // 2,
-            read_dir=(1, 0, 0), phase_dir=(0, 1, 0), slice_dir=(0, 0, 1),
-        )  # fmt: skip
+            kspace[:, ky],
+            kspace_encode_step_1=ky,
+            sample_time_us=5.0,
+            center_sample=nx // 2,
+            read_dir=(1, 0, 0),
+            phase_dir=(0, 1, 0),
+            slice_dir=(0, 0, 1),
+        )
     encoding = Encoding(
-        matrix=(1, ny, nx), fov_mm=(5.0, float(ny), float(nx)), recon_matrix=(1, ny, nx),
-        recon_fov_mm=(5.0, float(ny), float(nx)), centre=(0, ny // 2), acceleration=(acceleration, 1),
-    )  # fmt: skip
+        matrix=(1, ny, nx),
+        fov_mm=(5.0, float(ny), float(nx)),
+        recon_matrix=(1, ny, nx),
+        recon_fov_mm=(5.0, float(ny), float(nx)),
+        centre=(0, ny // 2),
+        acceleration=(acceleration, 1),
+    )
     limits = {"kspace_encoding_step_1": (0, ny - 1, ny // 2), "kspace_encoding_step_2": (0, 0, 0)}
     raw = archive.with_suffix(".h5")
     writer.write(raw, header_xml(ScannerHeader(coils=[f"C{i}" for i in range(n_coils)]), encoding, limits))

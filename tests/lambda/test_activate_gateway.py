@@ -169,9 +169,10 @@ class Stand:
         self.machine = Machine()
         self.service = StorageGateway(self.machine)
         self.client = session().client(
-            "storagegateway", endpoint_url=f"http://127.0.0.1:{self.service.port}",
+            "storagegateway",
+            endpoint_url=f"http://127.0.0.1:{self.service.port}",
             config=Config(retries={"max_attempts": 0}),
-        )  # fmt: skip
+        )
         self.slept = 0.0
         self.seconds = 840.0
 
@@ -235,9 +236,15 @@ def test_an_answer_that_is_no_key_activates_nothing(stand: Stand) -> None:
 
 @pytest.mark.parametrize(
     "operation",
-    ["ListGateways", "ActivateGateway", "ListLocalDisks", "AddCache", "SetSMBGuestPassword",
-     "DescribeGatewayInformation"],
-)  # fmt: skip
+    [
+        "ListGateways",
+        "ActivateGateway",
+        "ListLocalDisks",
+        "AddCache",
+        "SetSMBGuestPassword",
+        "DescribeGatewayInformation",
+    ],
+)
 def test_creation_that_failed_at_any_call_is_finished_by_the_next_try(stand: Stand, operation: str) -> None:
     if operation == "DescribeGatewayInformation":
         stand.service.gateways[f"{PREFIX}sgw-x"] = {
@@ -290,9 +297,11 @@ def test_the_machines_renamed_only_disk_is_taken_but_none_is_guessed_of_two(stan
 def test_an_update_of_the_name_keeps_the_gateway(stand: Stand) -> None:
     arn = stand.request("Create")["PhysicalResourceId"]
     answer = stand.request(
-        "Update", PhysicalResourceId=arn, OldResourceProperties=stand.properties,
+        "Update",
+        PhysicalResourceId=arn,
+        OldResourceProperties=stand.properties,
         ResourceProperties={**stand.properties, "GatewayName": "new"},
-    )  # fmt: skip
+    )
     assert answer["PhysicalResourceId"] == arn
     assert stand.service.gateways[arn]["name"] == "new"
     assert stand.service.calls.count("ActivateGateway") == 1

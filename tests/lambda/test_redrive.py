@@ -39,9 +39,15 @@ def scan_id(n: int) -> str:
 
 def request(n: int, priority: str = "routine") -> str:
     return ReconRequest(
-        scan_id=scan_id(n), recon_id="01234567", profile="routine", site="north", priority=priority,
-        kspace_key="k", kspace_sha256="s", kspace_bytes=1,
-    ).dumps()  # fmt: skip
+        scan_id=scan_id(n),
+        recon_id="01234567",
+        profile="routine",
+        site="north",
+        priority=priority,
+        kspace_key="k",
+        kspace_sha256="s",
+        kspace_bytes=1,
+    ).dumps()
 
 
 def delivery(n: int, priority: str = "routine") -> str:
@@ -179,8 +185,11 @@ def test_a_dry_run_counts_and_changes_nothing(stand: Stand) -> None:
         stand.die(Stage.RECON, request(n))
         stand.failed(Stage.RECON, n, "silent")
     assert stand.call(Stage.RECON, dry_run=True) == {
-        "stage": "recon", "seen": {"silent": 3}, "limited": False, "would_give_back": 3,
-    }  # fmt: skip
+        "stage": "recon",
+        "seen": {"silent": 3},
+        "limited": False,
+        "would_give_back": 3,
+    }
     assert len(stand.bodies(names.RECON_DEAD_LETTER_QUEUE_URL)) == 3
 
 

@@ -177,9 +177,13 @@ def test_many_records_become_one_request_a_share(stand: Stand, capsys: pytest.Ca
     for request in stand.gateway.requests:
         assert request["Recursive"] is False
         assert request["FolderList"] == [
-            "/images", "/images/aa", "/images/bb",
-            "/images/aa/01234567", "/images/aa/89abcdef", "/images/bb/01234567",
-        ]  # fmt: skip
+            "/images",
+            "/images/aa",
+            "/images/bb",
+            "/images/aa/01234567",
+            "/images/aa/89abcdef",
+            "/images/bb/01234567",
+        ]
     told = [values(line) for line in emitted(capsys.readouterr().out)]
     assert told == [{metrics.REFRESHED_FOLDERS: 6}] * 2
 
@@ -310,9 +314,13 @@ def test_the_time_point_is_appended_once_to_the_attempt_that_published(stand: St
     for scan, token in (("aa", 3), ("bb", 1)):
         stand.ledger.put_item(
             TableName="ledger",
-            Item={"pk": {"S": states.scan_pk(scan)}, "sk": {"S": states.recon_sk("01234567")},
-                  "token": {"N": str(token)}, "state": {"S": "done"}},
-        )  # fmt: skip
+            Item={
+                "pk": {"S": states.scan_pk(scan)},
+                "sk": {"S": states.recon_sk("01234567")},
+                "token": {"N": str(token)},
+                "state": {"S": "done"},
+            },
+        )
     stand.ledger.put_item(
         TableName="ledger",
         Item={"pk": {"S": states.scan_pk("aa")}, "sk": {"S": states.attempt_sk(states.Stage.RECON, 3)}},

@@ -18,8 +18,9 @@ from mrirecon.contract import metrics
 from mrirecon.contract.environment import SettingError
 from mrirecon.contract.scaling import Policy
 
-DECOMPRESS = Policy(max_workers=8, target_seconds=120, scan_seconds=30, boot_seconds=60,
-                    scale_in_cooldown_seconds=300)  # fmt: skip
+DECOMPRESS = Policy(
+    max_workers=8, target_seconds=120, scan_seconds=30, boot_seconds=60, scale_in_cooldown_seconds=300
+)
 RECON = Policy(max_workers=5, target_seconds=600, scan_seconds=90, boot_seconds=300, coming_weight=1.0)
 NOW = 1_800_000_000.0
 
@@ -95,16 +96,23 @@ def stand(ledger: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     module, adapters = load("scaler"), load("scaler", "scaler_aws")
     clients = {name: session().client(name) for name in ("sqs", "ecs", "cloudwatch")}
     for name in (
-        names.DECOMPRESS_STAT_QUEUE_URL, names.DECOMPRESS_ROUTINE_QUEUE_URL,
-        names.DECOMPRESS_DEAD_LETTER_QUEUE_URL, names.RECON_STAT_QUEUE_URL, names.RECON_ROUTINE_QUEUE_URL,
+        names.DECOMPRESS_STAT_QUEUE_URL,
+        names.DECOMPRESS_ROUTINE_QUEUE_URL,
+        names.DECOMPRESS_DEAD_LETTER_QUEUE_URL,
+        names.RECON_STAT_QUEUE_URL,
+        names.RECON_ROUTINE_QUEUE_URL,
         names.RECON_DEAD_LETTER_QUEUE_URL,
-    ):  # fmt: skip
+    ):
         monkeypatch.setenv(name, clients["sqs"].create_queue(QueueName=name)["QueueUrl"])
     for name, value in {
-        names.ECS_CLUSTER: "cluster", names.ECS_SERVICE: "decompress", names.BATCH_JOB_QUEUE: "gpu",
-        names.BATCH_JOB_DEFINITION: "recon:3", names.LEDGER_TABLE: "ledger",
-        names.DECOMPRESS_SCALING: DECOMPRESS.to_json(), names.RECON_SCALING: RECON.to_json(),
-    }.items():  # fmt: skip
+        names.ECS_CLUSTER: "cluster",
+        names.ECS_SERVICE: "decompress",
+        names.BATCH_JOB_QUEUE: "gpu",
+        names.BATCH_JOB_DEFINITION: "recon:3",
+        names.LEDGER_TABLE: "ledger",
+        names.DECOMPRESS_SCALING: DECOMPRESS.to_json(),
+        names.RECON_SCALING: RECON.to_json(),
+    }.items():
         monkeypatch.setenv(name, value)
     ecs = clients["ecs"]
     ecs.create_cluster(clusterName="cluster")
@@ -114,10 +122,12 @@ def stand(ledger: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     clients |= {"dynamodb": ledger, "batch": batch}
     settings = load("scaler", "scaler_settings").Settings.from_environ(os.environ)
     made = module.Adapters(
-        adapters.Queues(clients["sqs"]), adapters.Notebook(ledger, "ledger"),
-        adapters.Gauges(clients["cloudwatch"]), adapters.FargateService(ecs, "cluster", "decompress"),
+        adapters.Queues(clients["sqs"]),
+        adapters.Notebook(ledger, "ledger"),
+        adapters.Gauges(clients["cloudwatch"]),
+        adapters.FargateService(ecs, "cluster", "decompress"),
         adapters.BatchWorkers(batch, "gpu", "recon:3"),
-    )  # fmt: skip
+    )
     return Stand(module, settings, made, clients, batch, said=capsys)
 
 
@@ -127,10 +137,16 @@ def test_nothing_waits_nothing_is_asked_for(stand: Stand) -> None:
     assert stand.desired() == 0
     assert stand.batch.submitted == []
     assert stand.metrics("recon") == {
-        metrics.VISIBLE: 0, metrics.IN_FLIGHT: 0, metrics.DELAYED: 0, metrics.OLDEST_SECONDS: 0,
-        metrics.WORKERS_RUNNING: 0, metrics.WORKERS_STARTING: 0, metrics.WORKERS_WANTED: 0,
-        metrics.DEAD_LETTERS: 0, metrics.SCALER_ERRORS: 0,
-    }  # fmt: skip
+        metrics.VISIBLE: 0,
+        metrics.IN_FLIGHT: 0,
+        metrics.DELAYED: 0,
+        metrics.OLDEST_SECONDS: 0,
+        metrics.WORKERS_RUNNING: 0,
+        metrics.WORKERS_STARTING: 0,
+        metrics.WORKERS_WANTED: 0,
+        metrics.DEAD_LETTERS: 0,
+        metrics.SCALER_ERRORS: 0,
+    }
 
 
 def test_both_lanes_count_and_the_service_is_set(stand: Stand) -> None:
@@ -315,9 +331,10 @@ def test_batch_is_called_as_its_api_wants_it() -> None:
             stub.add_response("list_jobs", {"jobSummaryList": [summary], "nextToken": "t"}, asked)
             stub.add_response("list_jobs", {"jobSummaryList": [summary]}, {**asked, "nextToken": "t"})
         stub.add_response(
-            "submit_job", {"jobName": name, "jobId": "2"},
+            "submit_job",
+            {"jobName": name, "jobId": "2"},
             {"jobName": name, "jobQueue": "gpu", "jobDefinition": "recon:3"},
-        )  # fmt: skip
+        )
         crew = workers.look()
         assert (crew.running, crew.starting) == (2, 8)
         assert workers.add(crew, 11) == 1

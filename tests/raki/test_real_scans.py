@@ -16,14 +16,28 @@ pytestmark = pytest.mark.skipif(not ROOT, reason="MRIRECON_TEST_DATA names no fo
 BRAIN, PHANTOM = "brain7_labmidas", "phantom16_pulseq128"
 # PSNR in dB that RAKI must reach, and the best of several public GRAPPA settings, less 0.3 dB.
 RAKI_FLOOR = {
-    (BRAIN, 4, 24): 31.7, (BRAIN, 4, 40): 32.4, (BRAIN, 6, 24): 26.1, (BRAIN, 6, 40): 28.2,
-    (PHANTOM, 4, 24): 34.5, (PHANTOM, 4, 40): 35.7, (PHANTOM, 6, 24): 26.6, (PHANTOM, 6, 40): 29.2,
-}  # fmt: skip
+    (BRAIN, 4, 24): 31.7,
+    (BRAIN, 4, 40): 32.4,
+    (BRAIN, 6, 24): 26.1,
+    (BRAIN, 6, 40): 28.2,
+    (PHANTOM, 4, 24): 34.5,
+    (PHANTOM, 4, 40): 35.7,
+    (PHANTOM, 6, 24): 26.6,
+    (PHANTOM, 6, 40): 29.2,
+}
 GRAPPA_BEST = {
-    (BRAIN, 2, 24): 42.58, (BRAIN, 3, 24): 37.76, (BRAIN, 4, 24): 31.54, (BRAIN, 5, 24): 27.05,
-    (BRAIN, 6, 24): 25.05, (BRAIN, 2, 40): 43.14, (BRAIN, 3, 40): 38.24, (BRAIN, 4, 40): 32.64,
-    (BRAIN, 5, 40): 28.25, (BRAIN, 6, 40): 27.23, (PHANTOM, 4, 24): 35.72,
-}  # fmt: skip
+    (BRAIN, 2, 24): 42.58,
+    (BRAIN, 3, 24): 37.76,
+    (BRAIN, 4, 24): 31.54,
+    (BRAIN, 5, 24): 27.05,
+    (BRAIN, 6, 24): 25.05,
+    (BRAIN, 2, 40): 43.14,
+    (BRAIN, 3, 40): 38.24,
+    (BRAIN, 4, 40): 32.64,
+    (BRAIN, 5, 40): 28.25,
+    (BRAIN, 6, 40): 27.23,
+    (PHANTOM, 4, 24): 35.72,
+}
 QUICK = [(BRAIN, 4, 24), (PHANTOM, 6, 40)]
 ALL = [(scan, r, acs) for scan in (BRAIN, PHANTOM) for acs in (24, 40) for r in (2, 3, 4, 5, 6)]
 

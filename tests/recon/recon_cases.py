@@ -73,10 +73,15 @@ GEOMETRIES = {
 
 def a_facts(geometry, images=None, **acquisition):
     return facts.Facts(
-        scan_id=SCAN_ID, recon_id=RECON_ID, version="0.0.test", method="grappa", summary="GRAPPA, R=2",
-        geometry=geometry, images=images or [ImageIndex()],
+        scan_id=SCAN_ID,
+        recon_id=RECON_ID,
+        version="0.0.test",
+        method="grappa",
+        summary="GRAPPA, R=2",
+        geometry=geometry,
+        images=images or [ImageIndex()],
         acquisition=facts.Acquisition(**acquisition),
-    )  # fmt: skip
+    )
 
 
 def a_volume(geometry, seed=0):

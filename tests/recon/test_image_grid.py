@@ -89,8 +89,10 @@ def test_white_noise_keeps_its_variance_through_the_grid():
     image = grid.image(torch.from_numpy(noise)).numpy()
     assert np.mean(np.abs(image) ** 2) == pytest.approx(1.0, rel=0.02)
     assert [step["step"] for step in grid.describe()] == [
-        "zero-fill interpolation", "field of view cropped", "zero-fill interpolation"
-    ]  # fmt: skip
+        "zero-fill interpolation",
+        "field of view cropped",
+        "zero-fill interpolation",
+    ]
 
 
 def test_what_fits_is_left_alone_and_says_nothing():

@@ -23,9 +23,13 @@ pytestmark = pytest.mark.tools
 STRAIGHT = {name: geometry for name, geometry in GEOMETRIES.items() if name != "sheared"}
 EACH = pytest.mark.parametrize("geometry", STRAIGHT.values(), ids=STRAIGHT.keys())
 FULL_HEADER = {
-    "vendor": "SIEMENS", "field_strength_t": 2.89362, "repetition_time_s": 0.01, "flip_angle_deg": 15.0,
-    "echo_train_length": 1, "sequence": "GR",
-}  # fmt: skip
+    "vendor": "SIEMENS",
+    "field_strength_t": 2.89362,
+    "repetition_time_s": 0.01,
+    "flip_angle_deg": 15.0,
+    "echo_train_length": 1,
+    "sequence": "GR",
+}
 
 
 def series(folder, geometry, images=None, **acquisition):
@@ -99,12 +103,20 @@ def orthanc(tmp_path, need_tool):
             probe.bind(("127.0.0.1", 0))
             ports.append(probe.getsockname()[1])
     settings = {
-        "Name": "test", "StorageDirectory": str(tmp_path / "db"), "IndexDirectory": str(tmp_path / "db"),
-        "HttpPort": ports[0], "DicomPort": ports[1],
-        "RemoteAccessAllowed": False, "AuthenticationEnabled": False,
-        "DicomAlwaysAllowStore": True, "DicomAlwaysAllowFind": True, "Plugins": [], "HttpServerEnabled": True,
-        "DicomServerEnabled": True, "DicomCheckCalledAet": False,
-    }  # fmt: skip
+        "Name": "test",
+        "StorageDirectory": str(tmp_path / "db"),
+        "IndexDirectory": str(tmp_path / "db"),
+        "HttpPort": ports[0],
+        "DicomPort": ports[1],
+        "RemoteAccessAllowed": False,
+        "AuthenticationEnabled": False,
+        "DicomAlwaysAllowStore": True,
+        "DicomAlwaysAllowFind": True,
+        "Plugins": [],
+        "HttpServerEnabled": True,
+        "DicomServerEnabled": True,
+        "DicomCheckCalledAet": False,
+    }
     (tmp_path / "orthanc.json").write_text(json.dumps(settings))
     log = (tmp_path / "orthanc.log").open("w")
     server = subprocess.Popen([program, tmp_path / "orthanc.json"], stdout=log, stderr=log)

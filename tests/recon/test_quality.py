@@ -43,8 +43,18 @@ def test_an_empty_image_has_no_object():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1.0, "1"), (0.12345, "0.123"), (12.3456, "12.3"), (1234567, "1 234 567"), (1e-9, "1.00e-09"),
-     (99999.0, "99999"), (0.0, "0"), (float("nan"), "–"), (True, "True"), ("word", "word")],
-)  # fmt: skip
+    [
+        (1.0, "1"),
+        (0.12345, "0.123"),
+        (12.3456, "12.3"),
+        (1234567, "1 234 567"),
+        (1e-9, "1.00e-09"),
+        (99999.0, "99999"),
+        (0.0, "0"),
+        (float("nan"), "–"),
+        (True, "True"),
+        ("word", "word"),
+    ],
+)
 def test_numbers_are_written_as_people_write_them(value, text):
     assert number(value) == text

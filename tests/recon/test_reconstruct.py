@@ -119,15 +119,24 @@ def test_nothing_a_scanner_wrote_is_in_any_result(tmp_path):
     kspace = phantom(n_slice=1)
     geometry = dataclasses.replace(two_d(1, (48, 40), (240, 200)), patient_position=sentinel)
     header = {
-        "patient_name": sentinel, "manufacturer": f"SIEMENS {sentinel}", "model": sentinel,
+        "patient_name": sentinel,
+        "manufacturer": f"SIEMENS {sentinel}",
+        "model": sentinel,
         "sequence_type": sentinel,
-        "field_strength_t": sentinel, "echo_train_length": sentinel, "repetition_times_s": [sentinel],
-        "frame_of_reference": sentinel, "patient_position": sentinel,
-    }  # fmt: skip
+        "field_strength_t": sentinel,
+        "echo_train_length": sentinel,
+        "repetition_times_s": [sentinel],
+        "frame_of_reference": sentinel,
+        "patient_position": sentinel,
+    }
     path = scan_file(
-        tmp_path / "k.h5", kspace, all_lines(kspace), geometry=geometry, header=header,
+        tmp_path / "k.h5",
+        kspace,
+        all_lines(kspace),
+        geometry=geometry,
+        header=header,
         ismrmrd_header=f"<ismrmrdHeader>{sentinel}</ismrmrdHeader>",
-    )  # fmt: skip
+    )
     record = run(path, tmp_path / "out")
     assert sentinel not in dumps(record)
     for file in (tmp_path / "out").rglob("*"):
@@ -210,9 +219,12 @@ def test_a_volume_is_transformed_along_the_partitions(tmp_path):
 def test_the_page_stands_alone_and_puts_warnings_first(tmp_path):
     kspace = phantom(n_slice=2)
     path = scan_file(
-        tmp_path / "k.h5", kspace, all_lines(kspace), warnings=["Slice 2 was <faint> & odd."],
+        tmp_path / "k.h5",
+        kspace,
+        all_lines(kspace),
+        warnings=["Slice 2 was <faint> & odd."],
         geometry=unknown(2, (1, 48, 40), (4.0, 240.0, 200.0)),
-    )  # fmt: skip
+    )
     record = run(path, tmp_path / "out")
     page = (tmp_path / "out/report.html").read_text()
     assert not re.search(r"(src|href)=[\"'](?!data:)", page)

@@ -351,8 +351,10 @@ def test_nothing_is_written_outside_the_folder_of_the_results(tmp_path):
         name: value for name, value in os.environ.items() if not name.startswith(("XDG", "NUMBA", "HOME"))
     }
     subprocess.run(
-        [sys.executable, "-c", code, path, tmp_path / "out"], check=True, capture_output=True,
+        [sys.executable, "-c", code, path, tmp_path / "out"],
+        check=True,
+        capture_output=True,
         env={**clean, "HOME": str(home), "TMPDIR": str(scratch)},
-    )  # fmt: skip
+    )
     assert list(home.rglob("*")) == []
     assert list(scratch.rglob("*")) == []

@@ -77,13 +77,19 @@ def read(members: list[Member], out: Path, limits: Limits, progress: Progress = 
         )
         writer.finish(
             KSpaceInfo(
-                scan_id="", format=planned.format, geometry=sorted_.geometry, images=sorted_.images,
-                kx_range=sorted_.block.readout.kx_range, whitened=planned.whiten is not None,
-                history=notes.history, warnings=notes.warnings, header=header,
+                scan_id="",
+                format=planned.format,
+                geometry=sorted_.geometry,
+                images=sorted_.images,
+                kx_range=sorted_.block.readout.kx_range,
+                whitened=planned.whiten is not None,
+                history=notes.history,
+                warnings=notes.warnings,
+                header=header,
                 ismrmrd_header=scrubbed(planned.scan.image.header),
                 acquisitions_digest=planned.digest.result(),
             )
-        )  # fmt: skip
+        )
     seconds = {"read": at_plan - began, "sort": time.perf_counter() - at_plan}
     return _summary(planned) | {"seconds": {k: round(v, 3) for k, v in seconds.items()}}
 

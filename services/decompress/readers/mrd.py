@@ -24,11 +24,35 @@ from ..members import Member
 from ..readouts import COUNTERS, TABLE, Part, Table, allocate
 from . import mrdrows, mrdsamples
 
-_HEAD = ("flags", "measurement_uid", "number_of_samples", "active_channels", "center_sample", "discard_pre",
-         "discard_post", "encoding_space_ref", "sample_time_us", "position", "read_dir", "phase_dir",
-         "slice_dir", "patient_table_position", "idx")  # fmt: skip
-_IDX = ("kspace_encode_step_1", "kspace_encode_step_2", "average", "slice", "contrast", "phase", "repetition",
-        "set", "segment", "user")  # fmt: skip
+_HEAD = (
+    "flags",
+    "measurement_uid",
+    "number_of_samples",
+    "active_channels",
+    "center_sample",
+    "discard_pre",
+    "discard_post",
+    "encoding_space_ref",
+    "sample_time_us",
+    "position",
+    "read_dir",
+    "phase_dir",
+    "slice_dir",
+    "patient_table_position",
+    "idx",
+)
+_IDX = (
+    "kspace_encode_step_1",
+    "kspace_encode_step_2",
+    "average",
+    "slice",
+    "contrast",
+    "phase",
+    "repetition",
+    "set",
+    "segment",
+    "user",
+)
 
 
 def read(member: Member, limits: Limits, progress: Progress) -> list[Part]:
@@ -182,12 +206,20 @@ def _check_schema(data: h5py.Dataset) -> None:
 def _table(heads: Table) -> Table:
     table = np.zeros(heads.shape[0], TABLE)
     for ours, theirs in (
-        ("flags", "flags"), ("uid", "measurement_uid"), ("samples", "number_of_samples"),
-        ("channels", "active_channels"), ("centre", "center_sample"), ("pre", "discard_pre"),
-        ("post", "discard_post"), ("space", "encoding_space_ref"), ("position", "position"),
-        ("read_dir", "read_dir"), ("phase_dir", "phase_dir"), ("slice_dir", "slice_dir"),
+        ("flags", "flags"),
+        ("uid", "measurement_uid"),
+        ("samples", "number_of_samples"),
+        ("channels", "active_channels"),
+        ("centre", "center_sample"),
+        ("pre", "discard_pre"),
+        ("post", "discard_post"),
+        ("space", "encoding_space_ref"),
+        ("position", "position"),
+        ("read_dir", "read_dir"),
+        ("phase_dir", "phase_dir"),
+        ("slice_dir", "slice_dir"),
         ("patient_table", "patient_table_position"),
-    ):  # fmt: skip
+    ):
         table[ours] = heads[theirs]
     table["dwell_s"] = heads["sample_time_us"].astype(np.float64) * 1e-6
     idx = heads["idx"]

@@ -37,18 +37,34 @@ _NOISE_SECONDS = 7.68e-3
 """Length of a readout of Siemens' noise adjustment; the protocol tells the dwell time of the images only."""
 
 _FLAGS = {
-    "NOISEADJSCAN": Flag.NOISE, "PATREFSCAN": Flag.CALIBRATION,
-    "PATREFANDIMASCAN": Flag.CALIBRATION_AND_IMAGING, "REFLECT": Flag.REVERSE,
-    "PHASCOR": Flag.PHASE_CORRECTION, "SLICE_ACCEL_PHASCOR": Flag.PHASE_CORRECTION,
-    "RTFEEDBACK": Flag.RT_FEEDBACK, "HPFEEDBACK": Flag.HP_FEEDBACK, "PACE": Flag.NAVIGATION,
-    "REFPHASESTABSCAN": Flag.PHASE_STABILISATION_REFERENCE, "PHASESTABSCAN": Flag.PHASE_STABILISATION,
-    "RETRO_DUMMYSCAN": Flag.DUMMY, "B1_CONTROLLOOP": Flag.DUMMY, "MDH_VOP": Flag.DUMMY,
-    "TAGFLAG1": Flag.DUMMY, "CT_NORMALIZE": Flag.SURFACE_COIL,
-}  # fmt: skip
+    "NOISEADJSCAN": Flag.NOISE,
+    "PATREFSCAN": Flag.CALIBRATION,
+    "PATREFANDIMASCAN": Flag.CALIBRATION_AND_IMAGING,
+    "REFLECT": Flag.REVERSE,
+    "PHASCOR": Flag.PHASE_CORRECTION,
+    "SLICE_ACCEL_PHASCOR": Flag.PHASE_CORRECTION,
+    "RTFEEDBACK": Flag.RT_FEEDBACK,
+    "HPFEEDBACK": Flag.HP_FEEDBACK,
+    "PACE": Flag.NAVIGATION,
+    "REFPHASESTABSCAN": Flag.PHASE_STABILISATION_REFERENCE,
+    "PHASESTABSCAN": Flag.PHASE_STABILISATION,
+    "RETRO_DUMMYSCAN": Flag.DUMMY,
+    "B1_CONTROLLOOP": Flag.DUMMY,
+    "MDH_VOP": Flag.DUMMY,
+    "TAGFLAG1": Flag.DUMMY,
+    "CT_NORMALIZE": Flag.SURFACE_COIL,
+}
 _COUNTERS = {
-    "ky": "Lin", "kz": "Par", "average": "Ave", "slice": "Sli", "contrast": "Eco", "phase": "Phs",
-    "repetition": "Rep", "set": "Set", "segment": "Seg",
-}  # fmt: skip
+    "ky": "Lin",
+    "kz": "Par",
+    "average": "Ave",
+    "slice": "Sli",
+    "contrast": "Eco",
+    "phase": "Phs",
+    "repetition": "Rep",
+    "set": "Set",
+    "segment": "Seg",
+}
 
 
 @dataclass(frozen=True)

@@ -88,9 +88,9 @@ def _encoding(yaps: dict[str, Any], meas: dict[str, Any], dicom: dict[str, Any],
     volume = volume and partitions > 1
     slice_os = 1 + max(0.0, _get(yaps, "sKSpace", "dSliceOversamplingForDialog") or 0.0) if volume else 1.0
     lines = int(heads["Counter"]["Lin"].max()) + 1
-    ny = int(_get(meas, "iPEFTLength") or 0) or max(lines, math.ceil(
-        (_get(yaps, "sKSpace", "lPhaseEncodingLines") or base) * phase_os
-    ))  # fmt: skip
+    ny = int(_get(meas, "iPEFTLength") or 0) or max(
+        lines, math.ceil((_get(yaps, "sKSpace", "lPhaseEncodingLines") or base) * phase_os)
+    )
     nz = max(int(_get(meas, "i3DFTLength") or 0), math.ceil(partitions * slice_os)) if volume else 1
     wanted = int(_get(yaps, "sKSpace", "lImagesPerSlab") or nz) if volume else 1
     limits = {
@@ -100,20 +100,21 @@ def _encoding(yaps: dict[str, Any], meas: dict[str, Any], dicom: dict[str, Any],
     trajectory = int(_get(yaps, "sKSpace", "ucTrajectory") or 1)
     return Encoding(
         encoded=Space(
-            (nz, ny, round(base * oversampled)), (thick * slice_os, phase_mm * phase_os, read_mm *
-            oversampled)
+            (nz, ny, round(base * oversampled)),
+            (thick * slice_os, phase_mm * phase_os, read_mm * oversampled),
         ),
         recon=Space((wanted, max(1, round(base * phase_mm / read_mm)), base), (thick, phase_mm, read_mm)),
         trajectory=_TRAJECTORIES.get(trajectory, "other"),
         limits=limits,
         acceleration=(
-            int(_get(yaps, "sPat", "lAccelFactPE") or 1), int(_get(yaps, "sPat", "lAccelFact3D") or 1)
+            int(_get(yaps, "sPat", "lAccelFactPE") or 1),
+            int(_get(yaps, "sPat", "lAccelFact3D") or 1),
         ),
         calibration={2: "embedded", 4: "separate", 16: "separate"}.get(
             int(_get(yaps, "sPat", "ucRefScanMode") or 0), ""
         ),
         echo_train=int(_get(yaps, "sFastImaging", "lTurboFactor") or 0),
-    )  # fmt: skip
+    )
 
 
 def _limit(heads: Table, counter: str, centre: str, n: int) -> Limit:
