@@ -142,7 +142,7 @@ def run(scans, *, seed=1, every=6.0, workers=2, patience=3600, evidence=None, sa
             assert now - begun < patience, f"not drained: {world.depths()}"
         seconds = time.monotonic() - begun
         with world.environment():
-            from mrirecon.cloud.operators import Operator
+            from mrirecon.cloud.operators.operator import Operator
 
             time.sleep(2.5)  # the leases of the last to die
             Operator().queues()  # records those whose worker was killed in the last try

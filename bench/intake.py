@@ -93,11 +93,11 @@ def touch(size: int) -> tuple[float, float]:
 def ours(path: Path, touched: bool = True) -> None:
     """Read and sort with this project: to one array (slice, ky, coil, kx), centre of kx as sampled."""
     from mrirecon.contract.progress import silent
+    from mrirecon.decompress.archive.members import Member, RawKind
     from mrirecon.decompress.limits import Limits
-    from mrirecon.decompress.members import Member, RawKind
-    from mrirecon.decompress.notes import Notes
+    from mrirecon.decompress.preparation.notes import Notes
+    from mrirecon.decompress.preparation.sorter import sort
     from mrirecon.decompress.readers import mrd
-    from mrirecon.decompress.sorter import sort
 
     if touched:
         touch(path.stat().st_size * 5 // 4)

@@ -21,10 +21,11 @@ import torch
 from scipy.ndimage import binary_fill_holes, gaussian_filter
 
 from mrirecon.contract.profiles import Method
-from mrirecon.decompress.oversampling import crop
+from mrirecon.decompress.preparation.oversampling import crop
+from mrirecon.imaging.coil_combination import rss
 from mrirecon.kspace.detection import detect
 from mrirecon.phantom.scanner import Protocol, full_kspace
-from mrirecon.raki.combine import kspace_to_image, rss
+from mrirecon.raki.fft import kspace_to_image
 from mrirecon.raki.interpolate import interpolate
 
 BRAIN = 0.6

@@ -7,9 +7,9 @@ import tempfile
 from argparse import Namespace
 from pathlib import Path
 
+from ..local.runner import run_archive
 from . import screen
 from .exits import gravest
-from .local import run_archive
 
 
 def demo(arguments: Namespace) -> int:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..local.runner import run_archive
 from .exits import Exit
-from .local import run_archive
 
 _NEEDED = ("numpy", "scipy", "h5py", "ismrmrd", "torch", "sigpy", "pydicom", "nibabel")
 _FREE_BYTES = 10 * 1024**3
@@ -92,7 +92,7 @@ def _temporary_folder() -> Finding:
 
 
 def _sandbox() -> Finding:
-    from ..decompress.landlock import version
+    from ..decompress.sandbox.landlock import version
 
     have = version()
     found = f"limits and Landlock {have}" if have else "limits only (this kernel has no Landlock)"

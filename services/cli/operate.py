@@ -16,7 +16,7 @@ from ..contract.states import Stage, State
 from .exits import Exit, gravest
 
 if TYPE_CHECKING:
-    from ..cloud.operators import Operator, QueueStatus, ScanStatus
+    from ..cloud.operators.operator import Operator, QueueStatus, ScanStatus
 
 _COLOURS = {
     State.DONE.value: "green",
@@ -71,7 +71,7 @@ def register_redrive(parser: ArgumentParser) -> None:
 
 def _guarded(work: Any) -> Any:
     def command(arguments: Namespace) -> int:
-        from ..cloud.operators import Operator
+        from ..cloud.operators.operator import Operator
 
         try:
             return int(work(Operator(), arguments))

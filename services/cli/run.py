@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..contract.codes import End
 from ..contract.profiles import Method
+from ..local.runner import Outcome, run_archive
 from . import screen
 from .exits import Exit, gravest
-from .local import Outcome, run_archive
 
 
 def run(arguments: Namespace) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..contract.codes import MrireconError
 from ..contract.profiles import DEFAULT_PROFILE, PROFILES
+from ..local.runner import Outcome, run_archive
 from .exits import Exit
-from .local import Outcome, run_archive
 from .run import tell
 
 
@@ -40,7 +40,7 @@ def command(arguments: Namespace) -> int:
     """Serve the share until interrupted."""
     import time
 
-    from ..cloud.local_watch import Watch
+    from ..local.watch import Watch
 
     if not arguments.share.is_dir():
         print(

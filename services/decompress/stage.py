@@ -18,9 +18,9 @@ from typing import Any
 from ..contract.codes import Code, IncompleteError, PermanentError, RetryableError
 from ..contract.ids import scan_id_from_digest
 from ..contract.progress import Progress, silent
-from . import sandbox
-from .faults import DISK_FULL
 from .limits import MIB, Limits
+from .sandbox import parent as sandbox
+from .sandbox.os_errors import DISK_FULL
 
 _AN_ARCHIVE = "one tar file (.tar, .tar.gz, .tar.zst, .tar.xz or .tar.bz2)"
 _TOLD_APART = frozenset({"format", "acquisitions_digest", "profile", "seconds", "warnings"})
@@ -183,7 +183,7 @@ class _Job:
         """Run a function of :mod:`.intake` in the sandbox."""
         arguments = {"archive": self.descriptor, "work_dir": str(self.work_dir)}
         return sandbox.run(
-            f"mrirecon.decompress.intake:{name}",
+            f"mrirecon.decompress.in_child:{name}",
             arguments | ({"out": str(out.absolute())} if out else {}),
             limits=self.limits,
             work_dir=self.work_dir,

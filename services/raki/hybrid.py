@@ -15,7 +15,7 @@ from torch import Tensor
 from ..kspace.detection import detect
 from ..kspace.sampling import SamplingPattern
 from . import grappa, holdout
-from .combine import image_to_kspace, kspace_to_image
+from .fft import image_to_kspace, kspace_to_image
 from .lines import Lines
 from .network import FEATURES
 from .problem import Problem

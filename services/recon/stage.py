@@ -14,8 +14,8 @@ from ..contract.ids import recon_id
 from ..contract.profiles import RECON_VERSION, Profile
 from ..contract.progress import Progress, silent
 from ..kspace.file import open_kspace
-from . import hdf5, results
-from .run import Run
+from .outputs import hdf5, results
+from .pipeline import Run
 
 
 def reconstruct(

@@ -17,12 +17,13 @@ from unittest import mock
 import pytest
 import sqs_tally
 
-from mrirecon.cloud import aws, decompress_worker, logs, recon_worker
-from mrirecon.cloud.failpoints import Failpoints
-from mrirecon.cloud.hold import Drain
-from mrirecon.cloud.service import connect
-from mrirecon.cloud.settings import DecompressSettings, ReconSettings
-from mrirecon.cloud.worker import Times, Worker
+from mrirecon.aws import client as aws
+from mrirecon.cloud.stages import decompress_worker, recon_worker
+from mrirecon.cloud.worker.failpoints import Failpoints
+from mrirecon.cloud.worker.hold import Drain
+from mrirecon.cloud.worker.loop import Times, Worker, logs
+from mrirecon.cloud.worker.service import connect
+from mrirecon.cloud.worker.settings import DecompressSettings, ReconSettings
 from mrirecon.contract import environment as env
 from mrirecon.contract import keys, states
 from mrirecon.contract.ids import scan_id_from_digest
@@ -313,8 +314,8 @@ class World:
 
     def items(self):
         with self.environment():
-            from mrirecon.cloud.clock import ServerClock
-            from mrirecon.cloud.ledger import DynamoLedger
+            from mrirecon.aws.clock import ServerClock
+            from mrirecon.aws.ledger import DynamoLedger
 
             ledger = DynamoLedger(self.db, self.table, ServerClock())
         found, start = [], {}

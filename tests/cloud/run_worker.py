@@ -6,9 +6,9 @@ import small_stages
 
 if __name__ == "__main__":
     if sys.argv[1] == "decompress":
-        from mrirecon.cloud.decompress_worker import main
+        from mrirecon.cloud.stages.decompress_worker import main
 
         sys.exit(main(small_stages.decompress))
-    from mrirecon.cloud.recon_worker import main
+    from mrirecon.cloud.stages.recon_worker import main
 
     sys.exit(main(small_stages.reconstruct))

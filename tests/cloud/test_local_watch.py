@@ -14,8 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mrirecon.cloud.local_watch import QUARANTINE_FOLDER, Watch
 from mrirecon.contract.codes import PermanentError
+from mrirecon.local.watch import QUARANTINE_FOLDER, Watch
 
 
 @dataclass
@@ -167,9 +167,7 @@ def test_the_results_must_not_lie_in_the_share(place):
 
 
 def test_needs_no_boto3():
-    code = (
-        "import sys; import mrirecon.cloud.local_watch; sys.exit(any('boto' in name for name in sys.modules))"
-    )
+    code = "import sys; import mrirecon.local.watch; sys.exit(any('boto' in name for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

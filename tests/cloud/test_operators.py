@@ -7,7 +7,7 @@ import time
 import pytest
 from cloud_world import make_tar, scan_of
 
-from mrirecon.cloud.operators import Operator, as_json
+from mrirecon.cloud.operators.operator import Operator, as_json
 from mrirecon.contract.codes import PermanentError, RetryableError
 from mrirecon.contract.keys import Priority
 

@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from cloud_world import make_tar
 
-from mrirecon.cloud.protection import SpotNotice, TaskProtection
-from mrirecon.cloud.worker import Worker
+from mrirecon.cloud.worker.loop import Worker
+from mrirecon.cloud.worker.protection import SpotNotice, TaskProtection
 
 
 class Stub:

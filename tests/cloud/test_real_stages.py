@@ -42,7 +42,7 @@ def serve(world, stage):
     """Run a worker until its queues are empty; return its log."""
     environ = {**world.environ, env.IDLE_SECONDS: "1", env.VISIBILITY_SECONDS: "30"}
     done = subprocess.run(
-        [sys.executable, "-m", f"mrirecon.cloud.{stage}_worker"],
+        [sys.executable, "-m", f"mrirecon.cloud.stages.{stage}_worker"],
         env=environ,
         capture_output=True,
         text=True,

@@ -3,12 +3,12 @@
 import subprocess
 import sys
 
-from mrirecon.cloud.scratch import clean_scratch, scratch_folder
+from mrirecon.cloud.worker.scratch import clean_scratch, scratch_folder
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from mrirecon.cloud.scratch import scratch_folder
+from mrirecon.cloud.worker.scratch import scratch_folder
 with scratch_folder(Path(sys.argv[1]), "recon-") as folder:
     (folder / "kspace").write_bytes(b"1")
     print(folder, flush=True)

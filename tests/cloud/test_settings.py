@@ -9,8 +9,8 @@ from unittest import mock
 import pytest
 from cloud_world import credentials
 
-from mrirecon.cloud.service import connect
-from mrirecon.cloud.settings import DecompressSettings, ReconSettings, SettingsError
+from mrirecon.cloud.worker.service import connect
+from mrirecon.cloud.worker.settings import DecompressSettings, ReconSettings, SettingsError
 from mrirecon.contract import environment as env
 from mrirecon.contract.states import Stage
 
@@ -22,7 +22,7 @@ def start(world, stage="decompress", **more):
         if value is None:
             del environ[name]
     ended = subprocess.run(
-        [sys.executable, "-m", f"mrirecon.cloud.{stage}_worker"],
+        [sys.executable, "-m", f"mrirecon.cloud.stages.{stage}_worker"],
         env=environ,
         capture_output=True,
         text=True,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mrirecon.cloud.supervisor import Supervisor
+from mrirecon.cloud.worker.supervisor import Supervisor
 from mrirecon.contract.codes import Code, IncompleteError, PermanentError, RetryableError
 
 

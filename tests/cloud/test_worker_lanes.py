@@ -2,10 +2,9 @@
 
 import pytest
 
-from mrirecon.cloud import logs
-from mrirecon.cloud.hold import Drain
-from mrirecon.cloud.ports import Message
-from mrirecon.cloud.worker import Times, Worker
+from mrirecon.aws.ports import Message
+from mrirecon.cloud.worker.hold import Drain
+from mrirecon.cloud.worker.loop import Times, Worker, logs
 from mrirecon.contract.states import Stage
 
 

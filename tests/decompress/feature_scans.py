@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mrirecon.decompress.archive.members import Member, RawKind
 from mrirecon.decompress.limits import Limits
-from mrirecon.decompress.members import Member, RawKind
 from mrirecon.phantom.ellipses import SHEPP_LOGAN, kspace
 from mrirecon.phantom.mrd import Encoding, Flag, MrdWriter, ScannerHeader, header_xml
 

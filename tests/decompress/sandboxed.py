@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mrirecon.contract.codes import Code, IncompleteError, PermanentError
-from mrirecon.decompress.child import Tools
+from mrirecon.decompress.sandbox.child import Tools
 
 SECRET = "PHI-SENTINEL"
 

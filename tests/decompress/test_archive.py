@@ -15,10 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrirecon.contract.codes import Code, IncompleteError, MrireconError, PermanentError
-from mrirecon.decompress import names
-from mrirecon.decompress.archive import Walked, walk
+from mrirecon.decompress.archive.members import Member, RawKind, Window
+from mrirecon.decompress.archive.walk import Walked, names, walk
 from mrirecon.decompress.limits import KIB, MIB, Limits
-from mrirecon.decompress.members import Member, RawKind, Window
 
 SMALL = Limits(
     max_raw_bytes=256 * KIB,

@@ -9,8 +9,8 @@ import pytest
 from feature_scans import LIMITS, error, member
 
 from mrirecon.contract.codes import Code, PermanentError
-from mrirecon.decompress import readers
-from mrirecon.decompress.members import Member, RawKind
+from mrirecon.decompress.archive.members import Member, RawKind
+from mrirecon.decompress.preparation import prepare as readers
 from mrirecon.kspace.file import open_kspace
 
 

@@ -8,8 +8,8 @@ import pytest
 from feature_scans import LIMITS, Scan, error, member, signal, xml
 
 from mrirecon.contract.codes import Code, PermanentError
-from mrirecon.decompress import readers
-from mrirecon.decompress.members import RawKind
+from mrirecon.decompress.archive.members import RawKind
+from mrirecon.decompress.preparation import prepare as readers
 from mrirecon.kspace.file import open_kspace
 
 SCAN = Scan(matrix=(1, 40, 32), coils=3)

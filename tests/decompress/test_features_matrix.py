@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from feature_scans import DUMMY, LIMITS, RT_FEEDBACK, SURFACE, Scan, error, images, member, truth, write
 
-from mrirecon.decompress import readers
+from mrirecon.decompress.preparation import prepare as readers
 from mrirecon.kspace.file import open_kspace
 from mrirecon.phantom.mrd import Flag
 

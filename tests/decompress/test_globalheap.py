@@ -16,11 +16,15 @@ from hypothesis import strategies as st
 
 from mrirecon.contract.codes import Code, PermanentError
 from mrirecon.contract.progress import silent
-from mrirecon.decompress import globalheap, readers, stretches
-from mrirecon.decompress.globalheap import DESCRIPTOR, UnusualHeapError
-from mrirecon.decompress.members import Member, RawKind, Window
-from mrirecon.decompress.readers import mrd, mrdrows, mrdsamples
-from mrirecon.decompress.readouts import allocate
+from mrirecon.decompress.acquisitions import allocate
+from mrirecon.decompress.archive.members import Member, RawKind, Window
+from mrirecon.decompress.preparation import prepare as readers
+from mrirecon.decompress.readers import bulk_reads as stretches
+from mrirecon.decompress.readers import hdf5_heap as globalheap
+from mrirecon.decompress.readers import mrd
+from mrirecon.decompress.readers import mrd_rows as mrdrows
+from mrirecon.decompress.readers import mrd_samples as mrdsamples
+from mrirecon.decompress.readers.hdf5_heap import DESCRIPTOR, UnusualHeapError
 from mrirecon.phantom.mrd import HEAD
 
 SMALL = Scan(matrix=(1, 16, 12), coils=2, noise=4)

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrirecon.contract.codes import Code, MrireconError, PermanentError
-from mrirecon.decompress import h5gate, h5vlen, superblock
+from mrirecon.decompress.archive.members import RawKind
+from mrirecon.decompress.gates import hdf5 as h5gate
+from mrirecon.decompress.gates import hdf5_superblock as superblock
+from mrirecon.decompress.gates import hdf5_vlen as h5vlen
+from mrirecon.decompress.gates.sniff import of_hdf5
 from mrirecon.decompress.limits import MIB, Limits
-from mrirecon.decompress.members import RawKind
-from mrirecon.decompress.sniff import of_hdf5
 
 GOOD = mrd()
 

@@ -15,9 +15,9 @@ from hostile_cases import CASES, Case
 
 from mrirecon.contract.codes import Code, MrireconError
 from mrirecon.contract.progress import silent
-from mrirecon.decompress import intake
-from mrirecon.decompress.child import Tools, describe
+from mrirecon.decompress import in_child as intake
 from mrirecon.decompress.limits import GIB, Limits
+from mrirecon.decompress.sandbox.child import Tools, describe
 from mrirecon.decompress.stage import decompress
 
 DECIDED_AT_INTAKE = """

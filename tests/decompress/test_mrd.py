@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrirecon.contract.codes import Code, PermanentError
-from mrirecon.decompress import readers
+from mrirecon.decompress.archive.members import Member, RawKind
 from mrirecon.decompress.limits import Limits
-from mrirecon.decompress.members import Member, RawKind
+from mrirecon.decompress.preparation import prepare as readers
 from mrirecon.kspace.file import open_kspace
 from mrirecon.phantom.mrd import HEAD, Flag
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrirecon.contract.codes import Code, PermanentError
-from mrirecon.decompress import readers
-from mrirecon.decompress.prewhiten import covariance, whitener
+from mrirecon.decompress.preparation import prepare as readers
+from mrirecon.decompress.preparation.prewhiten import covariance, whitener
 from mrirecon.kspace.file import open_kspace
 from mrirecon.phantom.mrd import Flag, MrdWriter
 

@@ -17,8 +17,9 @@ import pytest
 
 from mrirecon.contract.codes import Code, IncompleteError, MrireconError, PermanentError, RetryableError
 from mrirecon.contract.progress import silent
-from mrirecon.decompress import landlock, sandbox
 from mrirecon.decompress.limits import GIB, MIB, Limits
+from mrirecon.decompress.sandbox import landlock
+from mrirecon.decompress.sandbox import parent as sandbox
 
 SECRET = "PHI-SENTINEL"
 
@@ -204,7 +205,8 @@ def test_an_interrupt_takes_the_child_along(tmp_path):
 def test_the_child_dies_with_its_parent(tmp_path, sent):
     started = tmp_path / "started"
     program = (
-        "import sandboxed; from pathlib import Path; from mrirecon.decompress import sandbox\n"
+        "import sandboxed; from pathlib import Path\n"
+        "from mrirecon.decompress.sandbox import parent as sandbox\n"
         "from mrirecon.decompress.limits import Limits\n"
         f"sandbox.run('sandboxed:sleep', {{'started': {str(started)!r}}}, limits=Limits(), "
         f"work_dir=Path({str(tmp_path)!r}))"

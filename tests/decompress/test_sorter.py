@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrirecon.contract.codes import Code, PermanentError
-from mrirecon.decompress import readers
-from mrirecon.decompress.assemble import lines_of
+from mrirecon.decompress.acquisitions import TABLE, Flag, Part
 from mrirecon.decompress.header import Encoding, Limit, ScanHeader, Space
-from mrirecon.decompress.notes import Notes
-from mrirecon.decompress.readouts import TABLE, Flag, Part
-from mrirecon.decompress.sorter import Sorted, sort
+from mrirecon.decompress.preparation import prepare as readers
+from mrirecon.decompress.preparation.assemble import lines_of
+from mrirecon.decompress.preparation.notes import Notes
+from mrirecon.decompress.preparation.sorter import Sorted, sort
 from mrirecon.kspace.file import open_kspace
 from mrirecon.phantom import mrd as phantom
 

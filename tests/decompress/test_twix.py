@@ -11,8 +11,8 @@ from feature_scans import LIMITS, error, member
 
 from mrirecon.contract.codes import Code, PermanentError
 from mrirecon.contract.progress import silent
-from mrirecon.decompress import readers
-from mrirecon.decompress.members import RawKind
+from mrirecon.decompress.archive.members import RawKind
+from mrirecon.decompress.preparation import prepare as readers
 from mrirecon.decompress.readers import twix
 from mrirecon.kspace.file import open_kspace
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrirecon.contract.codes import Code, PermanentError
-from mrirecon.decompress import xmlgate
+from mrirecon.decompress.gates import xml as xmlgate
 from mrirecon.decompress.limits import Limits
 
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"

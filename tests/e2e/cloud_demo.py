@@ -23,7 +23,7 @@ from share import Share  # noqa: E402
 
 from infra.outputs import VARIABLES  # noqa: E402
 from mrirecon.cli.operate import queue_table, scan_table  # noqa: E402
-from mrirecon.cloud.operators import Operator  # noqa: E402
+from mrirecon.cloud.operators.operator import Operator  # noqa: E402
 from mrirecon.contract.keys import INCOMING, RECORD_FILE  # noqa: E402
 from mrirecon.phantom.scanner import Protocol, pack, simulate  # noqa: E402
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from mrirecon.contract import environment as env
 
 GRACE_SECONDS = 60
-DECOMPRESS = (sys.executable, "-m", "mrirecon.cloud.decompress_worker")
-RECON = (sys.executable, "-m", "mrirecon.cloud.recon_worker")
+DECOMPRESS = (sys.executable, "-m", "mrirecon.cloud.stages.decompress_worker")
+RECON = (sys.executable, "-m", "mrirecon.cloud.stages.recon_worker")
 
 
 @dataclass

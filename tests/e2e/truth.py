@@ -6,8 +6,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mrirecon.cli.local import run_archive
 from mrirecon.contract.progress import silent
+from mrirecon.local.runner import run_archive
 from mrirecon.phantom.scanner import Protocol, pack, simulate
 
 PROTOCOL = Protocol(

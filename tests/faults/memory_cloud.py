@@ -7,8 +7,8 @@ import hashlib
 from dataclasses import replace
 from itertools import count
 
-from mrirecon.cloud.clock import iso
-from mrirecon.cloud.ports import Claim, Message, ObjectInfo, Row
+from mrirecon.aws.clock import iso
+from mrirecon.aws.ports import Claim, Message, ObjectInfo, Row
 from mrirecon.contract import states
 from mrirecon.contract.codes import Code, PermanentError
 from mrirecon.contract.states import State

@@ -9,7 +9,7 @@ import small_stages
 from boto3.s3.transfer import TransferConfig
 from cloud_world import make_tar, scan_of
 
-from mrirecon.cloud.store import S3Store
+from mrirecon.aws.store import S3Store
 from mrirecon.contract.keys import Priority
 
 

@@ -18,11 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from memory_cloud import Clock, MemoryLedger, MemoryQueue, MemoryStore
 
-from mrirecon.cloud import logs, metrics
-from mrirecon.cloud.hold import Drain
-from mrirecon.cloud.imaging import ImagingHandler
-from mrirecon.cloud.intake import IntakeHandler
-from mrirecon.cloud.worker import Times, Worker
+from mrirecon.cloud.stages.decompress_handler import IntakeHandler
+from mrirecon.cloud.stages.recon_handler import ImagingHandler
+from mrirecon.cloud.worker.hold import Drain
+from mrirecon.cloud.worker.loop import Times, Worker, logs, metrics
 from mrirecon.contract.codes import Code, RetryableError
 from mrirecon.contract.keys import Priority
 from mrirecon.contract.states import ENDED, State

@@ -64,7 +64,7 @@ def test_planted_names_come_out_nowhere(make_world, capfd):
     told = capfd.readouterr()
     assert_clean(told.out, told.err, everything_but_raw(world))
     with world.environment():
-        from mrirecon.cloud.operators import Operator, as_json
+        from mrirecon.cloud.operators.operator import Operator, as_json
 
         operator = Operator()
         assert_clean(as_json(operator.status()), as_json(operator.queues()))
@@ -86,7 +86,7 @@ def test_planted_names_in_a_real_archive_come_out_nowhere(world, shared_data):
             "MRIRECON_VISIBILITY_SECONDS": "20",
         }
         done = subprocess.run(
-            [sys.executable, "-m", f"mrirecon.cloud.{stage}_worker"],
+            [sys.executable, "-m", f"mrirecon.cloud.stages.{stage}_worker"],
             env=environ,
             capture_output=True,
             text=True,

@@ -5,8 +5,8 @@ import time
 import pytest
 from cloud_world import make_tar, scan_of
 
-from mrirecon.cloud import store as store_module
-from mrirecon.cloud.clock import ServerClock
+from mrirecon.aws import store as store_module
+from mrirecon.aws.clock import ServerClock
 
 
 @pytest.fixture

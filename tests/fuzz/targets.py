@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mrirecon.contract.codes import MrireconError
-from mrirecon.decompress import globalheap, h5gate, superblock
-from mrirecon.decompress.archive import walk
-from mrirecon.decompress.compression import compression_of
+from mrirecon.decompress.archive.compression import compression_of
+from mrirecon.decompress.archive.walk import walk
+from mrirecon.decompress.gates import hdf5 as h5gate
+from mrirecon.decompress.gates import hdf5_superblock as superblock
+from mrirecon.decompress.gates.sniff import of_hdf5, sniff
 from mrirecon.decompress.limits import KIB, MIB, Limits
-from mrirecon.decompress.sniff import of_hdf5, sniff
+from mrirecon.decompress.readers import hdf5_heap as globalheap
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer as Buffer

@@ -115,7 +115,7 @@ def test_a_worker_is_told_all_it_needs_by_the_contracts_names(production, stage)
 
 
 def test_the_workers_settings_accept_what_the_stacks_tell_them(production, tmp_path, monkeypatch):
-    from mrirecon.cloud.settings import DecompressSettings, ReconSettings
+    from mrirecon.cloud.worker.settings import DecompressSettings, ReconSettings
 
     for entries, settings in (
         (container(production)["Environment"], DecompressSettings),

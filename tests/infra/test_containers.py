@@ -145,7 +145,7 @@ def test_the_image_is_small_unprivileged_and_checked(image):
     told = json.loads(run("buildah", "inspect", "--type", "image", image))
     config = told["Docker"]["config"]
     assert config["User"] == "10001:10001"
-    assert config["Entrypoint"] == ["python3", "-m", "mrirecon.cloud.decompress_worker"]
+    assert config["Entrypoint"] == ["python3", "-m", "mrirecon.cloud.stages.decompress_worker"]
     assert "heartbeat" in json.dumps(config["Env"])
     assert config["Healthcheck"]["Test"][0] == "CMD"
     listed = json.loads(run("buildah", "images", "--json", image))
@@ -177,7 +177,7 @@ def test_it_holds_only_its_rooms(container):
 
 
 def test_a_worker_without_settings_ends_with_a_sentence(container):
-    done = inside(container, "python3", "-m", "mrirecon.cloud.decompress_worker")
+    done = inside(container, "python3", "-m", "mrirecon.cloud.stages.decompress_worker")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "MRIRECON_RAW_BUCKET" in done.stdout + done.stderr
 
@@ -270,7 +270,7 @@ def test_the_reconstruction_image_holds_its_rooms_and_needs_settings(recon):
     done = inside(recon, "sh", "-c", "ls /opt/app/mrirecon; id -u; command -v pip || true")
     rooms = ["__init__.py", "cloud", "contract", "kspace", "raki", "recon"]
     assert done.stdout.split() == [*rooms, "10001"], done.stderr
-    done = inside(recon, "python3", "-m", "mrirecon.cloud.recon_worker")
+    done = inside(recon, "python3", "-m", "mrirecon.cloud.stages.recon_worker")
     assert done.returncode == 2, done.stdout + done.stderr
     assert "MRIRECON_KSPACE_BUCKET" in done.stdout + done.stderr
 
@@ -321,7 +321,6 @@ def test_the_reconstructions_install_steps_work_in_a_clean_environment(tmp_path)
     text = (SERVICES / "recon" / "Dockerfile").read_text()
     for room, _ in re.findall(r"^COPY (\w+) (/opt/app/mrirecon/\w+)$", text, re.MULTILINE):
         shutil.copytree(SERVICES / room, app / room, ignore=shutil.ignore_patterns("__pycache__"))
-    script = (
-        "import mrirecon.recon, mrirecon.cloud.settings, nibabel, pydicom, sigpy, jinja2, PIL, h5py, scipy"
-    )
+    script = "import mrirecon.recon.stage, mrirecon.cloud.worker.settings"
+    script += ", nibabel, pydicom, sigpy, jinja2, PIL, h5py, scipy"
     run(python, "-c", script, env={**os.environ, "PYTHONPATH": str(app.parent)})

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from wrapping import read_image, wrap
 
-from mrirecon.cli.local import run_archive
+from mrirecon.local.runner import run_archive
 
 # Best GRAPPA measured with other implementations under the same protocol: PSNR [dB].
 GRAPPA = {

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.ndimage import binary_fill_holes, gaussian_filter
 
-from mrirecon.raki.combine import image_to_kspace, kspace_to_image, rss
+from mrirecon.imaging.coil_combination import rss
+from mrirecon.raki.fft import image_to_kspace, kspace_to_image
 
 
 def make_image(n_z, n_y, n_x, seed=0):

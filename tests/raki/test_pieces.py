@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrirecon.contract.profiles import Method
+from mrirecon.imaging.coil_combination import rss, walsh
+from mrirecon.imaging.gfactor import pseudo_replicas
 from mrirecon.kspace.detection import detect
 from mrirecon.raki import lbfgs
-from mrirecon.raki.combine import adaptive, image_to_kspace, kspace_to_image, rss
 from mrirecon.raki.equations import Region, held_back, normal_equations, solve, weigh
-from mrirecon.raki.gfactor import pseudo_replicas
+from mrirecon.raki.fft import image_to_kspace, kspace_to_image
 from mrirecon.raki.grappa import GrappaWeights, Kernel, fit
 from mrirecon.raki.holdout import Comparison, futile, network_wins
 from mrirecon.raki.importance import importance
@@ -35,7 +36,7 @@ def test_transform_is_centred_unitary_and_invertible(n_z, n_y, n_x, seed):
 
 def test_adaptive_combination_recovers_object_and_sensitivities(scan):
     images = torch.from_numpy(scan.objects[:, None] * scan.coils[None]).to(torch.complex64)
-    combined = adaptive(images)
+    combined = walsh(images)
     norm = torch.linalg.vector_norm(combined.csm, dim=1)
     assert torch.allclose(norm, torch.ones_like(norm), atol=1e-4)
     inside = torch.from_numpy(np.abs(scan.objects) > 0.5)
@@ -44,14 +45,14 @@ def test_adaptive_combination_recovers_object_and_sensitivities(scan):
     overlap = (true.conj()[None] * combined.csm).sum(dim=1).abs()
     assert overlap[inside].min() > 0.99
     # The object's own phase is kept, but for one smooth map the coils define.
-    turned = adaptive(images * torch.exp(torch.tensor(0.9j))).image
+    turned = walsh(images * torch.exp(torch.tensor(0.9j))).image
     change = torch.angle(turned[inside] * combined.image[inside].conj())
     assert change.std() < 1e-3
 
 
 def test_adaptive_in_three_dimensions_keeps_the_signal(volume):
     images = kspace_to_image(torch.from_numpy(volume.kspace), (-3, -2, -1))
-    combined = adaptive(images, window=5)
+    combined = walsh(images, window=5)
     inside = torch.from_numpy(np.abs(volume.objects) > 0.5)
     assert combined.image.shape == (1, 24, 48, 40)
     assert torch.allclose(combined.image.abs()[inside], rss(images)[inside], rtol=0.15)
@@ -249,7 +250,7 @@ def test_a_calibration_that_predicts_nothing_is_known_for_it(grappa, raki, misse
 def test_noise_map_of_a_fully_sampled_scan_is_one(tools):
     scan = tools.make_scan(n_y=48, n_x=48)
     pattern, data = detect(np.ones((1, 48), bool)), torch.from_numpy(scan.kspace)
-    csm = adaptive(kspace_to_image(data, (-3, -2, -1))).csm
+    csm = walsh(kspace_to_image(data, (-3, -2, -1))).csm
     maps = pseudo_replicas(interpolate(data, pattern), data, pattern, csm, replicas=60)
     assert maps.acceleration == 1
     assert float(maps.noise.mean()) == pytest.approx(1, abs=0.02)

@@ -4,7 +4,7 @@ import numpy as np
 
 from mrirecon.kspace.file import KSpaceInfo, create
 from mrirecon.kspace.geometry import Geometry, ImageIndex, unknown
-from mrirecon.recon import facts
+from mrirecon.recon.outputs import facts
 
 SCAN_ID = "0123456789abcdef"
 RECON_ID = "89abcdef"
@@ -86,7 +86,7 @@ def a_facts(geometry, images=None, **acquisition):
 
 def a_volume(geometry, seed=0):
     """Values that differ from voxel to voxel and along every axis, so that no flip goes unseen."""
-    from mrirecon.recon import volume
+    from mrirecon.recon.outputs import volume
 
     rng = np.random.default_rng(seed)
     nz, ny, nx = volume.shape(geometry)

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from mrirecon.contract.codes import PermanentError
+from mrirecon.imaging import espirit
+from mrirecon.imaging.fourier import resize_centred, to_image, to_kspace
 from mrirecon.kspace.detection import detect
 from mrirecon.phantom import coils, ellipses
-from mrirecon.recon import espirit
-from mrirecon.recon.fourier import resize_centred, to_image, to_kspace
 
 N, COILS = 64, 6
 

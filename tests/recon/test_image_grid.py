@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mrirecon.imaging.fourier import mirror, resize_centred, to_image, to_kspace
+from mrirecon.imaging.image_grid import AxisGrid, ImageGrid, image_grid
 from mrirecon.kspace.geometry import Geometry
-from mrirecon.recon.fourier import mirror, resize_centred, to_image, to_kspace
-from mrirecon.recon.image_grid import AxisGrid, ImageGrid, image_grid
 
 
 def fourier_sum(kspace, axis, keep=None):

@@ -16,7 +16,7 @@ from recon_cases import GEOMETRIES, SCAN_ID, a_facts, a_volume, two_d
 
 from mrirecon.contract.profiles import profile
 from mrirecon.kspace.geometry import ImageIndex, unknown
-from mrirecon.recon import dicom, nifti
+from mrirecon.recon.outputs import dicom, nifti
 
 pytestmark = pytest.mark.tools
 # dcm2niix resamples a sheared stack; test_voxel_positions.py holds that against the geometry

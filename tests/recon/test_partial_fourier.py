@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from mrirecon.imaging.fourier import to_image, to_kspace
+from mrirecon.imaging.partial_fourier import PartialFourierMethod, coverage, fill
 from mrirecon.phantom import ellipses
-from mrirecon.recon.fourier import to_image, to_kspace
-from mrirecon.recon.partial_fourier import PartialFourierMethod, coverage, fill
 
 ALL = (-3, -2, -1)
 POCS, HOMODYNE, ZERO = (

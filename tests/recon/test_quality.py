@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrirecon.recon import quality
-from mrirecon.recon.report import number
+from mrirecon.imaging import quality
+from mrirecon.recon.outputs.report import number
 
 
 def disc(n=64, radius=0.6, planes=2):

@@ -20,7 +20,7 @@ from mrirecon.contract.record import dumps, schema
 from mrirecon.kspace.geometry import ImageIndex, unknown
 from mrirecon.phantom import coils, ellipses
 from mrirecon.recon import batches, stage
-from mrirecon.recon import run as run_module
+from mrirecon.recon import pipeline as run_module
 
 RESULTS = {"image.h5", "image.nii.gz", "dicom", "preview.png", "report.html"}
 
@@ -267,7 +267,7 @@ def test_a_lack_of_memory_may_be_tried_again(tmp_path, monkeypatch):
     def hungry(*_):
         raise MemoryError
 
-    monkeypatch.setattr(run_module.combine, "rss", hungry)
+    monkeypatch.setattr(run_module.coil_combination, "rss", hungry)
     with pytest.raises(RetryableError, match="out_of_memory"):
         run(path, tmp_path / "out")
 

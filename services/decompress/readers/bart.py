@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from ...contract.codes import Code, PermanentError
 from ...contract.progress import Progress
+from ..acquisitions import Part
+from ..archive.members import Member, RawKind
 from ..header import Encoding, Limit, ScanHeader, Space
 from ..limits import Limits
-from ..members import Member, RawKind
-from ..readouts import Part
 from .gridded import gridded_part
 from .mrd import no_acquisitions
 

@@ -13,11 +13,11 @@ import numpy as np
 
 from ...contract.codes import Code, PermanentError
 from ...contract.progress import Progress
-from .. import xmlgate
+from ..acquisitions import Part
+from ..archive.members import Member
+from ..gates import xml as xmlgate
 from ..header import Encoding, Limit, Space, parse
 from ..limits import Limits
-from ..members import Member
-from ..readouts import Part
 from .gridded import gridded_part
 from .mrd import corrupt_on_error, no_acquisitions, open_h5, xml_text
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..acquisitions import TABLE, Part, check_finite
 from ..header import ScanHeader
-from ..readouts import TABLE, Part, check_finite
 
 
 def acquired(lines: NDArray[np.complex64]) -> NDArray[np.int64]:
@@ -28,7 +28,7 @@ def gridded_part(
     stores
         complex64 ``(kz * ky, coil, kx)`` each, k-space centre at ``n // 2``; lines of zeros are left out.
     counters
-        What counters (of :data:`~mrirecon.decompress.readouts.TABLE`) each store has.
+        What counters (of :data:`~mrirecon.decompress.acquisitions.TABLE`) each store has.
 
     Raises
     ------

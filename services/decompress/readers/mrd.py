@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 
 from ...contract.codes import Code, PermanentError
 from ...contract.progress import Progress
-from .. import globalheap, h5vlen, xmlgate
+from ..acquisitions import COUNTERS, TABLE, Part, Table, allocate
+from ..archive.members import Member
+from ..gates import hdf5_vlen as h5vlen
+from ..gates import xml as xmlgate
 from ..header import ScanHeader, parse
 from ..limits import Limits
-from ..members import Member
-from ..readouts import COUNTERS, TABLE, Part, Table, allocate
-from . import mrdrows, mrdsamples
+from . import hdf5_heap as globalheap
+from . import mrd_rows as mrdrows
+from . import mrd_samples as mrdsamples
 
 _HEAD = (
     "flags",

@@ -20,11 +20,11 @@ from twixtools import hdr_def, mdh_def, twixprot
 
 from ...contract.codes import Code, PermanentError
 from ...contract.progress import Progress
+from ..acquisitions import TABLE, Flag, Part, Table, allocate, check_finite
+from ..archive.members import Member
 from ..limits import Limits
-from ..members import Member
-from ..readouts import TABLE, Flag, Part, Table, allocate, check_finite
 from .mrd import no_acquisitions
-from .twixheader import scan_header
+from .twix_header import scan_header
 
 Bytes = NDArray[np.uint8]
 
