@@ -92,10 +92,14 @@ def _temporary_folder() -> Finding:
 
 
 def _sandbox() -> Finding:
-    from ..decompress.sandbox.landlock import version
+    from ..decompress.sandbox import landlock, seccomp
 
-    have = version()
-    found = f"limits and Landlock {have}" if have else "limits only (this kernel has no Landlock)"
+    files, calls = landlock.version(), seccomp.version()
+    layers = ["limits", f"Landlock {files}" if files else "", f"seccomp {calls}" if calls else ""]
+    found = ", ".join(layer for layer in layers if layer)
+    missing = [name for name, there in (("Landlock", files), ("seccomp", calls)) if not there]
+    if missing:
+        found += f" (this machine has no {' and no '.join(missing)})"
     return Finding("parser's sandbox", True, found)
 
 

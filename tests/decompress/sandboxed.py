@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -119,15 +120,6 @@ def sleep(tools: Tools, *, started: str = "") -> dict[str, Any]:
     return {}
 
 
-def grandchild(tools: Tools, *, pid_file: str) -> dict[str, Any]:
-    pid = os.fork()
-    if pid == 0:
-        time.sleep(600)
-        os._exit(0)
-    Path(pid_file).write_text(str(pid))
-    return {}
-
-
 def chatter(tools: Tools) -> dict[str, Any]:
     print(SECRET)
     print(SECRET, file=sys.stderr)
@@ -135,9 +127,21 @@ def chatter(tools: Tools) -> dict[str, Any]:
     return {}
 
 
-def reach(tools: Tools, *, outside: str, inside: str, port: int) -> dict[str, Any]:
+def reach(tools: Tools, *, outside: str, inside: str, port: int, udp: int, pid: int) -> dict[str, Any]:
     """Try what a parser that was taken over would try; return what worked."""
     worked = []
+
+    def send_datagram() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"x", ("127.0.0.1", udp))
+
+    def connect_unix(address: str) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(address)
+
+    def fork() -> None:
+        if os.fork() == 0:
+            os._exit(0)
 
     def attempt(name: str, action: Any) -> None:
         try:
@@ -150,6 +154,15 @@ def reach(tools: Tools, *, outside: str, inside: str, port: int) -> dict[str, An
     attempt("write outside", lambda: (Path(outside) / "x").write_bytes(b"x"))
     attempt("write inside", lambda: (Path(inside) / "x").write_bytes(b"x"))
     attempt("connect", lambda: socket.create_connection(("127.0.0.1", port), 2).close())
+    attempt("send a datagram", send_datagram)
+    attempt("connect to a socket with a path", lambda: connect_unix(f"{inside}/socket"))
+    attempt("connect to an abstract socket", lambda: connect_unix("\0mrirecon-sandbox-test"))
+    attempt("signal another process", lambda: os.kill(pid, signal.SIGUSR1))
+    attempt("limit another process", lambda: resource.prlimit(pid, resource.RLIMIT_CPU, (1, 1)))
+    attempt("fork", fork)
+    attempt("start a program", lambda: os.posix_spawn("/bin/true", ["true"], {}))
+    attempt("become a program", lambda: os.execv("/bin/true", ["true"]))
+    attempt("start a thread", lambda: threading.Thread(target=int).start())
     return {"worked": worked}
 
 

@@ -18,7 +18,7 @@ import pytest
 from mrirecon.contract.codes import Code, IncompleteError, MrireconError, PermanentError, RetryableError
 from mrirecon.contract.progress import silent
 from mrirecon.decompress.limits import GIB, MIB, Limits
-from mrirecon.decompress.sandbox import landlock
+from mrirecon.decompress.sandbox import landlock, seccomp
 from mrirecon.decompress.sandbox import parent as sandbox
 
 SECRET = "PHI-SENTINEL"
@@ -142,16 +142,71 @@ def test_what_the_child_prints_is_lost(tmp_path, capfd):
     assert SECRET not in out + err
 
 
-@pytest.mark.skipif(landlock.version() < 4, reason="this kernel has no Landlock for files and network")
-def test_a_parser_that_was_taken_over_reaches_nothing(tmp_path):
+@pytest.fixture
+def targets(tmp_path):
+    """What a parser that was taken over would like to reach, as arguments of ``sandboxed.reach``."""
     outside, inside = tmp_path / "outside", tmp_path / "inside"
     outside.mkdir()
     inside.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        seen = run("reach", inside, outside=str(outside), inside=str(inside), port=port).value
-    assert seen["worked"] == ["write inside"]
-    assert list(outside.iterdir()) == []
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
+        socket.socket(socket.AF_UNIX) as by_path,
+        socket.socket(socket.AF_UNIX) as abstract,
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other,
+    ):
+        datagrams.bind(("127.0.0.1", 0))
+        by_path.bind(str(inside / "socket"))
+        abstract.bind("\0mrirecon-sandbox-test")
+        by_path.listen()
+        abstract.listen()
+        yield {
+            "outside": str(outside),
+            "inside": str(inside),
+            "port": server.getsockname()[1],
+            "udp": datagrams.getsockname()[1],
+            "pid": other.pid,
+        }
+        other.kill()
+
+
+@pytest.mark.skipif(
+    landlock.version() < 6 or not seccomp.version(), reason="this machine lacks Landlock 6 or libseccomp"
+)
+def test_a_parser_that_was_taken_over_reaches_nothing(targets):
+    """It may write into its own folder and start threads; nothing else that is tried works."""
+    reached = run("reach", Path(targets["inside"]), **targets).value
+    assert reached["worked"] == ["write inside", "start a thread"]
+    assert list(Path(targets["outside"]).iterdir()) == []
+
+
+def reached_under(layer: str, targets: dict) -> set[str]:
+    """Return what works in a plain process that takes away its rights by one layer alone."""
+    program = (
+        "import json, sys, sandboxed; from mrirecon.decompress.sandbox import child, landlock, seccomp\n"
+        "targets = json.loads(sys.argv[1])\n"
+        f"assert {layer}\n"
+        "print(json.dumps(sandboxed.reach(None, **targets)['worked']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", program, json.dumps(targets)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout))
+
+
+@pytest.mark.skipif(landlock.version() < 6, reason="this machine lacks Landlock 6")
+def test_landlock_alone_keeps_files_programs_signals_and_tcp(targets):
+    layer = "landlock.restrict(read=child._program_folders(), write={targets['inside']})"
+    reached = reached_under(layer, targets)
+    assert "write inside" in reached
+    kept = {"read outside", "write outside", "connect", "start a program", "become a program"}
+    assert not reached & (kept | {"connect to an abstract socket", "signal another process"})
+
+
+@pytest.mark.skipif(not seccomp.version(), reason="this machine lacks libseccomp")
+def test_seccomp_alone_keeps_all_but_files(targets):
+    reached = reached_under("seccomp.restrict()", targets)
+    assert reached == {"read outside", "write outside", "write inside", "start a thread"}
 
 
 @pytest.mark.parametrize(
@@ -180,9 +235,8 @@ def test_a_forged_sentence_is_cut_and_cleaned(tmp_path):
 
 
 def test_a_process_the_child_started_goes_with_it(tmp_path):
-    pid_file = tmp_path / "pid"
-    run("grandchild", tmp_path, pid_file=str(pid_file))
-    assert gone_within(int(pid_file.read_text()), 5)
+    sandbox.run("forking:nothing", {}, limits=Limits(), work_dir=tmp_path)
+    assert gone_within(int((tmp_path / "pid").read_text()), 5)
 
 
 def test_an_interrupt_takes_the_child_along(tmp_path):

@@ -339,14 +339,17 @@ def test_the_doctor_reconstructs(capsys):
 
 @pytest.mark.parametrize(
     ("missing", "command"),
-    [("structlog", ["status"]), ("simpy", ["simulate"]), ("aws_cdk", ["cost", "--env", "dev"])],
+    [("boto3", ["status"]), ("simpy", ["simulate"]), ("aws_cdk", ["cost", "--env", "dev"])],
 )
 def test_a_package_that_is_not_installed_is_named_in_a_sentence(missing, command):
     code = (
         f"import sys; sys.modules[{missing!r}] = None; from mrirecon.cli.main import main; "
         f"sys.exit(main({command}))"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "MRIRECON_LEDGER_TABLE": "ledger"}
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
     assert told.returncode == 2
     assert missing in told.stderr
     assert "Traceback" not in told.stderr

@@ -26,7 +26,7 @@ from typing import Any
 from ...contract.codes import Code, IncompleteError, MrireconError, PermanentError, RetryableError
 from ...contract.progress import Progress
 from ..limits import GIB, Limits
-from . import landlock
+from . import landlock, seccomp
 from .os_errors import DISK_FULL, machine_errno, out_of_memory
 
 _PR_SET_PDEATHSIG = 1
@@ -58,6 +58,7 @@ def main() -> int:
         module, _, name = job["target"].partition(":")
         function = getattr(importlib.import_module(module), name)
         landlock.restrict(read=_program_folders() | set(job["read"]), write={"/dev/null", *job["write"]})
+        seccomp.restrict()
         result = function(Tools(limits, _throttled(report), report.ask), **job["arguments"])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         report.line({"result": result, "peak": peak})

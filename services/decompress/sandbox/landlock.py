@@ -1,8 +1,9 @@
 """Landlock: take from this process, for good, every file and network right it does not need.
 
-A parser that was taken over can then write only into its two folders, read only the program itself, and
-reach no network.  Linux 5.13 and later (``man 7 landlock``); where the kernel has none, nothing is restricted
-and the other limits of the sandbox stand alone.
+A parser that was taken over can then write only into its two folders, read only the program itself, start no
+other program, reach no TCP port and (Linux 6.12) no abstract socket and no other process's signals.  Linux
+5.13 and later (``man 7 landlock``); where the kernel has none, nothing is restricted and the other layers of
+the sandbox stand alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _ALL_FS_V1 = (1 << 13) - 1
 _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 _FILE_RIGHTS = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 _ALL_NET = 0b11  # bind and connect of TCP, from version 4
+_ALL_SCOPES = 0b11  # abstract UNIX sockets and signals, from version 6
 
 
 def version() -> int:
@@ -45,13 +47,18 @@ def restrict(read: Iterable[str], write: Iterable[str]) -> bool:
         rights |= _REFER
     if have >= 3:
         rights |= _TRUNCATE
-    attributes = struct.pack("<QQ", rights, _ALL_NET) if have >= 4 else struct.pack("<Q", rights)
+    handled = [rights]
+    if have >= 4:
+        handled.append(_ALL_NET)
+    if have >= 6:
+        handled.append(_ALL_SCOPES)
+    attributes = struct.pack(f"<{len(handled)}Q", *handled)
     ruleset = _syscall(_CREATE_RULESET, attributes, len(attributes), 0)
     if ruleset < 0:
         return False
     try:
         for path in read:
-            _allow(ruleset, path, _EXECUTE | _READ_FILE | _READ_DIR)
+            _allow(ruleset, path, _READ_FILE | _READ_DIR)
         for path in write:
             _allow(ruleset, path, rights & ~_EXECUTE)
         libc = ctypes.CDLL(None, use_errno=True)
