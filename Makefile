@@ -49,18 +49,18 @@ test-tools: $(VENV)/.dev  ## Against independent tools of Debian (ismrmrd-tools 
 
 fuzz: $(VENV)/.dev  ## Coverage-guided fuzzing of the archive walk and the HDF5 gate
 	$(PIP) --editable '.[fuzz]'
-	$(BIN)/python tests/fuzz/fuzz.py walk build/fuzz/walk -max_total_time=600
-	$(BIN)/python tests/fuzz/fuzz.py gate build/fuzz/gate -max_total_time=600
+	$(BIN)/python -m tests.fuzz.fuzz walk build/fuzz/walk -max_total_time=600
+	$(BIN)/python -m tests.fuzz.fuzz gate build/fuzz/gate -max_total_time=600
 
 ENV ?= production
 synth: $(VENV)/.infra  ## All stacks as templates, without credentials (ENV=dev: another environment of config/)
 	$(BIN)/python -m infra.cdk synth --quiet -c env=$(ENV)
 
 deploy-local: $(VENV)/.dev  ## Deploy into an emulated AWS, send a scan through, stop everything
-	$(BIN)/python tests/e2e/deploy_local.py
+	$(BIN)/python -m tests.e2e.deploy_local
 
 cloud-demo: $(VENV)/.dev  ## Watch scans pass through the emulated cloud
-	$(BIN)/python tests/e2e/cloud_demo.py
+	$(BIN)/python -m tests.e2e.cloud_demo
 
 lint: $(VENV)/.dev  ## Style and types
 	$(BIN)/ruff check .

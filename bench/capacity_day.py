@@ -1,7 +1,7 @@
 """Simulate a hospital's day at several sizes and write the table and the plot of bench/results.
 
-    python bench/capacity_day.py --out bench/results          # 1, 100 and 10,000 scanners; some minutes
-    python bench/capacity_day.py --out /tmp/day --small       # 1 and 100 scanners; seconds
+    python -m bench.capacity_day --out bench/results          # 1, 100 and 10,000 scanners; some minutes
+    python -m bench.capacity_day --out /tmp/day --small       # 1 and 100 scanners; seconds
 
 Prices are relative and everything about the hospital is assumed: see docs/scaling.md.
 """
@@ -140,7 +140,7 @@ def main() -> int:
     lines = [
         "# A hospital's day, simulated",
         "",
-        "Written by `python bench/capacity_day.py --out bench/results`. Times in minutes, cost relative to",
+        "Written by `python -m bench.capacity_day --out bench/results`. Times in minutes, cost relative to",
         "the clairvoyant lower bound (no scan waits, only busy machine-seconds are paid). What is assumed:",
         "[docs/scaling.md](../../docs/scaling.md).",
         "",

@@ -1,7 +1,7 @@
 """Intake of a 1 GB, 32-coil scan: read and sort beside the ismrmrd library's loop, and the whole way to
 k-space.
 
-    python bench/intake.py [--out bench/results] [--slices 30] [--work DIR]
+    python -m bench.intake [--out bench/results] [--slices 30] [--work DIR]
 
 Makes the archive, measures each way in a process of its own (so that the peak memory is its own), and writes
 ``intake.md``: seconds, MB/s, peak memory, the versions and the machine.

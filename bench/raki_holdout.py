@@ -1,7 +1,7 @@
 """Does the hold-out rank GRAPPA and RAKI as the fully sampled truth does?
 
-    python bench/raki_holdout.py SCANS [--out bench/results/raki_holdout.md]
-    python bench/raki_holdout.py --heads [--out bench/results/raki_heads.md]
+    python -m bench.raki_holdout SCANS [--out bench/results/raki_holdout.md]
+    python -m bench.raki_holdout --heads [--out bench/results/raki_heads.md]
 
 SCANS is a folder of ``.npz`` files with ``kspace`` complex64 ``(coil, ky, kx)``, fully sampled; ``--heads``
 takes generated heads of other coils, matrices and noise, on which no rule was set. Each is

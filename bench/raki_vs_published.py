@@ -1,6 +1,6 @@
 """Our RAKI beside the layout the paper published, on the same data, threads and machine.
 
-    python bench/raki_vs_published.py SCANS [--r 4] [--acs 40] [--threads 1] [--out FILE]
+    python -m bench.raki_vs_published SCANS [--r 4] [--acs 40] [--threads 1] [--out FILE]
 
 The published layout (Akcakaya et al., MRM 2019;81:439), written here from its description: every coil is
 split into its real and imaginary part, and each of the 2C real channels has a network of its own that
@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from raki_holdout import image, psnr, undersample
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.raki_holdout import image, psnr, undersample
 from mrirecon.contract.profiles import Method
 from mrirecon.kspace.detection import detect
 from mrirecon.raki.interpolate import interpolate

@@ -1,6 +1,6 @@
 """A set of 2.4 GB of k-space (32 coils, 46 slices, 320 lines of 640 samples) from the archive to the images.
 
-    python bench/whole_set.py [--slices 46] [--device auto] [--method raki] [--out bench/results]
+    python -m bench.whole_set [--slices 46] [--device auto] [--method raki] [--out bench/results]
 
 Acquired four-fold accelerated with 40 calibration lines, so the archive itself is smaller than the k-space
 it fills. Every stage is timed by the run itself (its record); memory is the largest of any one process.

@@ -1,5 +1,6 @@
 """Fixtures for every suite: the real data, where they are at hand, and what it takes to skip without them."""
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -33,3 +34,45 @@ def need_tool():
         return path
 
     return need
+
+
+@pytest.fixture(scope="session")
+def evaluate(shared_data):
+    """The scorer that stands outside the project."""
+    spec = importlib.util.spec_from_file_location("evaluate", shared_data / "evaluate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def moto():
+    """One emulator a session, over HTTP on loopback; it ends with the session, however that ends."""
+    from tests.support.cloud_world import emulator
+
+    with emulator() as running:
+        yield running
+
+
+@pytest.fixture
+def make_world(moto, tmp_path):
+    """Return a function that makes a world of buckets, queues and a ledger; its workers end with the test."""
+    from tests.support.cloud_world import World
+
+    worlds = []
+
+    def make(**settings):
+        scratch = tmp_path / f"scratch{len(worlds)}"
+        scratch.mkdir()
+        worlds.append(World(moto.url, scratch, **settings))
+        return worlds[-1]
+
+    yield make
+    for world in worlds:
+        world.close()
+
+
+@pytest.fixture
+def world(make_world):
+    """One world with the usual settings."""
+    return make_world()

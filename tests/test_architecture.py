@@ -1,6 +1,7 @@
 """The walls of the house: imports run one way, and heavy libraries stay in the rooms that need them."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,15 @@ def imported(path):
                     yield name.split(".")[0], None
 
 
+def everything_imported(path):
+    """Yield the dotted name of every import in a file, wherever it stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
 @pytest.mark.parametrize("room", sorted(MAY_IMPORT))
 def test_a_room_imports_only_the_rooms_below_it(room):
     assert modules(room), f"services/{room} is empty"
@@ -90,13 +100,29 @@ def test_infrastructure_and_lambdas_know_the_contract_alone(folder):
     ours = [path for path in (ROOT / folder).rglob("*.py") if "node_modules" not in path.parts]
     assert ours
     for path in ours:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.level == 0:
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-            for name in names:
-                if name.startswith("mrirecon"):
-                    assert name.startswith("mrirecon.contract"), f"{path.relative_to(ROOT)} imports {name}"
+        for name in everything_imported(path):
+            if name.startswith("mrirecon"):
+                assert name.startswith("mrirecon.contract"), f"{path.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("folder", ["services", "infra", "lambda", "tests"])
+def test_nothing_imports_the_benchmarks_and_only_they_import_the_tests(folder):
+    files = [path for path in (ROOT / folder).rglob("*.py") if "node_modules" not in path.parts]
+    assert files
+    barred = {"bench"} if folder == "tests" else {"bench", "tests"}
+    for path in files:
+        for name in everything_imported(path):
+            assert name.split(".")[0] not in barred, f"{path.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("folder", ["infra", "lambda", "tests", "bench"])
+def test_no_file_edits_the_import_path(folder):
+    """Packages are found from the root of the repository, or they are in the wrong place."""
+    edits = re.compile(r"sys\.path(\[[^]]*\])?\s*(\+?=(?!=)|\.(insert|append|extend|remove)\b)")
+    for path in (ROOT / folder).rglob("*.py"):
+        if "node_modules" not in path.parts:
+            found = edits.search(path.read_text(encoding="utf-8"))
+            assert not found, f"{path.relative_to(ROOT)}: {found[0]}"
 
 
 def test_the_command_line_starts_without_the_heavy_libraries():

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from cloud_world import make_tar, scan_of
+
+from tests.support.cloud_world import make_tar, scan_of
 
 
 def test_an_archive_becomes_published_images(world, capfd):

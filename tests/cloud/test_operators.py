@@ -5,11 +5,11 @@ import threading
 import time
 
 import pytest
-from cloud_world import make_tar, scan_of
 
 from mrirecon.cloud.operators.operator import Operator, as_json
 from mrirecon.contract.codes import PermanentError, RetryableError
 from mrirecon.contract.keys import Priority
+from tests.support.cloud_world import make_tar, scan_of
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from cloud_world import make_tar
 
 from mrirecon.cloud.worker.loop import Worker
 from mrirecon.cloud.worker.protection import SpotNotice, TaskProtection
+from tests.support.cloud_world import make_tar
 
 
 class Stub:

@@ -9,11 +9,11 @@ from dataclasses import replace
 import h5py
 import jsonschema
 import numpy as np
-from cloud_world import scan_of
 
 from mrirecon.contract import environment as env
 from mrirecon.contract.record import schema
 from mrirecon.phantom.scanner import Protocol, pack, simulate
+from tests.support.cloud_world import scan_of
 
 SCAN = Protocol(
     matrix=(64, 48),

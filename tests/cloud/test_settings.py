@@ -7,12 +7,12 @@ import sys
 from unittest import mock
 
 import pytest
-from cloud_world import credentials
 
 from mrirecon.cloud.worker.service import connect
 from mrirecon.cloud.worker.settings import DecompressSettings, ReconSettings, SettingsError
 from mrirecon.contract import environment as env
 from mrirecon.contract.states import Stage
+from tests.support.cloud_world import credentials
 
 
 def start(world, stage="decompress", **more):

@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hostile_build import PACKERS, SENTINEL, file, header, long_name, pax, pax_records, tar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from mrirecon.contract.codes import Code, IncompleteError, MrireconError, Perman
 from mrirecon.decompress.archive.members import Member, RawKind, Window
 from mrirecon.decompress.archive.walk import Walked, names, walk
 from mrirecon.decompress.limits import KIB, MIB, Limits
+from tests.support.hostile_build import PACKERS, SENTINEL, file, header, long_name, pax, pax_records, tar
 
 SMALL = Limits(
     max_raw_bytes=256 * KIB,

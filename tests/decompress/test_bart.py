@@ -6,12 +6,12 @@ import subprocess
 
 import numpy as np
 import pytest
-from feature_scans import LIMITS, error, member
 
 from mrirecon.contract.codes import Code, PermanentError
 from mrirecon.decompress.archive.members import Member, RawKind
 from mrirecon.decompress.preparation import prepare as readers
 from mrirecon.kspace.file import open_kspace
+from tests.support.feature_scans import LIMITS, error, member
 
 
 def write_cfl(folder, name: str, array: np.ndarray, stem: int = 0, dims: str | None = None) -> list[Member]:

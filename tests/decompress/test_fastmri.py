@@ -5,12 +5,12 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
-from feature_scans import LIMITS, Scan, error, member, signal, xml
 
 from mrirecon.contract.codes import Code, PermanentError
 from mrirecon.decompress.archive.members import RawKind
 from mrirecon.decompress.preparation import prepare as readers
 from mrirecon.kspace.file import open_kspace
+from tests.support.feature_scans import LIMITS, Scan, error, member, signal, xml
 
 SCAN = Scan(matrix=(1, 40, 32), coils=3)
 

@@ -5,11 +5,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from feature_scans import DUMMY, LIMITS, RT_FEEDBACK, SURFACE, Scan, error, images, member, truth, write
 
 from mrirecon.decompress.preparation import prepare as readers
 from mrirecon.kspace.file import open_kspace
 from mrirecon.phantom.mrd import Flag
+from tests.support.feature_scans import (
+    DUMMY,
+    LIMITS,
+    RT_FEEDBACK,
+    SURFACE,
+    Scan,
+    error,
+    images,
+    member,
+    truth,
+    write,
+)
 
 NAVIGATORS = [Flag.NAVIGATION.mask, Flag.PHASE_CORRECTION.mask, RT_FEEDBACK, DUMMY, SURFACE]
 VOLUME = {"matrix": (12, 20, 24), "fov_mm": (60.0, 240.0, 200.0), "coils": 2}

@@ -10,7 +10,6 @@ import h5py
 import ismrmrd
 import numpy as np
 import pytest
-from feature_scans import LIMITS, Scan, member, write, xml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +25,7 @@ from mrirecon.decompress.readers import mrd_rows as mrdrows
 from mrirecon.decompress.readers import mrd_samples as mrdsamples
 from mrirecon.decompress.readers.hdf5_heap import DESCRIPTOR, UnusualHeapError
 from mrirecon.phantom.mrd import HEAD
+from tests.support.feature_scans import LIMITS, Scan, member, write, xml
 
 SMALL = Scan(matrix=(1, 16, 12), coils=2, noise=4)
 FLOATS = h5py.vlen_dtype(np.float32)

@@ -8,7 +8,6 @@ import struct
 import h5py
 import numpy as np
 import pytest
-from hostile_build import MATRIX, fastmri, h5_with, mrd, readouts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from mrirecon.decompress.gates import hdf5_superblock as superblock
 from mrirecon.decompress.gates import hdf5_vlen as h5vlen
 from mrirecon.decompress.gates.sniff import of_hdf5
 from mrirecon.decompress.limits import MIB, Limits
+from tests.support.hostile_build import MATRIX, fastmri, h5_with, mrd, readouts
 
 GOOD = mrd()
 

@@ -10,8 +10,6 @@ import stat
 from pathlib import Path
 
 import pytest
-from hostile_build import SENTINEL
-from hostile_cases import CASES, Case
 
 from mrirecon.contract.codes import Code, MrireconError
 from mrirecon.contract.progress import silent
@@ -19,6 +17,8 @@ from mrirecon.decompress import in_child as intake
 from mrirecon.decompress.limits import GIB, Limits
 from mrirecon.decompress.sandbox.child import Tools, describe
 from mrirecon.decompress.stage import decompress
+from tests.support.hostile_build import SENTINEL
+from tests.support.hostile_cases import CASES, Case
 
 DECIDED_AT_INTAKE = """
 unsafe_path link_member special_member bad_name duplicate_member too_large too_many_members nested_archive

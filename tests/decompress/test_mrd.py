@@ -9,7 +9,6 @@ import h5py
 import ismrmrd
 import numpy as np
 import pytest
-from feature_scans import LIMITS, Scan, acquire, error, member, truth, write, xml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from mrirecon.decompress.limits import Limits
 from mrirecon.decompress.preparation import prepare as readers
 from mrirecon.kspace.file import open_kspace
 from mrirecon.phantom.mrd import HEAD, Flag
+from tests.support.feature_scans import LIMITS, Scan, acquire, error, member, truth, write, xml
 
 SMALL = Scan(matrix=(1, 16, 12), coils=2, noise=4)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from feature_scans import DWELL_US, LIMITS, Scan, acquire, error, member, noise, truth, write, xml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +13,18 @@ from mrirecon.decompress.preparation import prepare as readers
 from mrirecon.decompress.preparation.prewhiten import covariance, whitener
 from mrirecon.kspace.file import open_kspace
 from mrirecon.phantom.mrd import Flag, MrdWriter
+from tests.support.feature_scans import (
+    DWELL_US,
+    LIMITS,
+    Scan,
+    acquire,
+    error,
+    member,
+    noise,
+    truth,
+    write,
+    xml,
+)
 
 COILS = 4
 

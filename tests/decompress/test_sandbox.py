@@ -21,12 +21,13 @@ from mrirecon.decompress.limits import GIB, MIB, Limits
 from mrirecon.decompress.sandbox import landlock, seccomp
 from mrirecon.decompress.sandbox import parent as sandbox
 
+ROOT = Path(__file__).resolve().parents[2]
 SECRET = "PHI-SENTINEL"
 
 
 def run(name: str, work_dir: Path, limits: Limits | None = None, **arguments: object) -> sandbox.Returned:
     return sandbox.run(
-        f"sandboxed:{name}",
+        f"tests.support.sandboxed:{name}",
         arguments,
         limits=limits or Limits(),
         work_dir=work_dir,
@@ -59,7 +60,7 @@ def gone_within(pid: int, seconds: float) -> bool:
 def test_values_progress_and_an_answer_pass(tmp_path):
     told = []
     returned = sandbox.run(
-        "sandboxed:echo",
+        "tests.support.sandboxed:echo",
         {"a": [1, "b"]},
         limits=Limits(),
         work_dir=tmp_path,
@@ -157,13 +158,15 @@ def targets(tmp_path):
     ):
         datagrams.bind(("127.0.0.1", 0))
         by_path.bind(str(inside / "socket"))
-        abstract.bind("\0mrirecon-sandbox-test")
+        name = f"mrirecon-sandbox-{os.getpid()}"
+        abstract.bind(f"\0{name}")
         by_path.listen()
         abstract.listen()
         yield {
             "outside": str(outside),
             "inside": str(inside),
             "port": server.getsockname()[1],
+            "abstract": name,
             "udp": datagrams.getsockname()[1],
             "pid": other.pid,
         }
@@ -183,12 +186,13 @@ def test_a_parser_that_was_taken_over_reaches_nothing(targets):
 def reached_under(layer: str, targets: dict) -> set[str]:
     """Return what works in a plain process that takes away its rights by one layer alone."""
     program = (
-        "import json, sys, sandboxed; from mrirecon.decompress.sandbox import child, landlock, seccomp\n"
+        "import json, sys; from mrirecon.decompress.sandbox import child, landlock, seccomp\n"
+        "from tests.support import sandboxed\n"
         "targets = json.loads(sys.argv[1])\n"
         f"assert {layer}\n"
         "print(json.dumps(sandboxed.reach(None, **targets)['worked']))"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", program, json.dumps(targets)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout))
@@ -235,7 +239,7 @@ def test_a_forged_sentence_is_cut_and_cleaned(tmp_path):
 
 
 def test_a_process_the_child_started_goes_with_it(tmp_path):
-    sandbox.run("forking:nothing", {}, limits=Limits(), work_dir=tmp_path)
+    sandbox.run("tests.support.forking:nothing", {}, limits=Limits(), work_dir=tmp_path)
     assert gone_within(int((tmp_path / "pid").read_text()), 5)
 
 
@@ -259,13 +263,13 @@ def test_an_interrupt_takes_the_child_along(tmp_path):
 def test_the_child_dies_with_its_parent(tmp_path, sent):
     started = tmp_path / "started"
     program = (
-        "import sandboxed; from pathlib import Path\n"
+        "from pathlib import Path\n"
         "from mrirecon.decompress.sandbox import parent as sandbox\n"
         "from mrirecon.decompress.limits import Limits\n"
-        f"sandbox.run('sandboxed:sleep', {{'started': {str(started)!r}}}, limits=Limits(), "
+        f"sandbox.run('tests.support.sandboxed:sleep', {{'started': {str(started)!r}}}, limits=Limits(), "
         f"work_dir=Path({str(tmp_path)!r}))"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     parent = subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + 30
@@ -302,7 +306,11 @@ def test_it_works_from_other_threads(tmp_path):
         folder.mkdir()
         values.append(
             sandbox.run(
-                "sandboxed:echo", {"n": number}, limits=Limits(), work_dir=folder, progress=silent
+                "tests.support.sandboxed:echo",
+                {"n": number},
+                limits=Limits(),
+                work_dir=folder,
+                progress=silent,
             ).value["got"]["n"]
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from feature_scans import LIMITS, Scan, acquire, error, member, truth, write, xml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from mrirecon.decompress.preparation.notes import Notes
 from mrirecon.decompress.preparation.sorter import Sorted, sort
 from mrirecon.kspace.file import open_kspace
 from mrirecon.phantom import mrd as phantom
+from tests.support.feature_scans import LIMITS, Scan, acquire, error, member, truth, write, xml
 
 NY, NZ, NX = 8, 4, 6
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hostile_build import SENTINEL, bart, fastmri, file, gz, mrd, readouts, tar, zst
 
 from mrirecon.contract.codes import Code, IncompleteError, MrireconError, PermanentError, RetryableError
 from mrirecon.decompress import stage
 from mrirecon.decompress.limits import Limits, machine_memory
 from mrirecon.kspace.file import open_kspace
+from tests.support.hostile_build import SENTINEL, bart, fastmri, file, gz, mrd, readouts, tar, zst
 
 
 @pytest.fixture

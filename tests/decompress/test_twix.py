@@ -7,7 +7,6 @@ import io
 
 import numpy as np
 import pytest
-from feature_scans import LIMITS, error, member
 
 from mrirecon.contract.codes import Code, PermanentError
 from mrirecon.contract.progress import silent
@@ -15,6 +14,7 @@ from mrirecon.decompress.archive.members import RawKind
 from mrirecon.decompress.preparation import prepare as readers
 from mrirecon.decompress.readers import twix
 from mrirecon.kspace.file import open_kspace
+from tests.support.feature_scans import LIMITS, error, member
 
 PAIRS = ["twixtools_gre", "pulseq_rf_meas_MID00243"]
 

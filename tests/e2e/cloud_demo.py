@@ -13,19 +13,17 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
 
-from emulated_cloud import EmulatedCloud, ends_on_sigterm  # noqa: E402
-from rich.console import Console, Group  # noqa: E402
-from rich.live import Live  # noqa: E402
-from rich.text import Text  # noqa: E402
-from share import Share  # noqa: E402
-
-from infra.outputs import VARIABLES  # noqa: E402
-from mrirecon.cli.operate import queue_table, scan_table  # noqa: E402
-from mrirecon.cloud.operators.operator import Operator  # noqa: E402
-from mrirecon.contract.keys import INCOMING, RECORD_FILE  # noqa: E402
-from mrirecon.phantom.scanner import Protocol, pack, simulate  # noqa: E402
+from infra.outputs import VARIABLES
+from mrirecon.cli.operate import queue_table, scan_table
+from mrirecon.cloud.operators.operator import Operator
+from mrirecon.contract.keys import INCOMING, RECORD_FILE
+from mrirecon.phantom.scanner import Protocol, pack, simulate
+from tests.e2e.emulated_cloud import EmulatedCloud, ends_on_sigterm
+from tests.e2e.share import Share
 
 SCANS = {
     "stat": [Protocol(matrix=(112, 96), n_slices=2, n_coils=8, acceleration=2, n_acs=24, seed=1)],

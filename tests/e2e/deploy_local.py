@@ -14,15 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
+import h5py
 
-import h5py  # noqa: E402
-import truth  # noqa: E402
-from emulated_cloud import EmulatedCloud, ends_on_sigterm  # noqa: E402
-
-from mrirecon.contract import keys, states  # noqa: E402
-from mrirecon.contract.keys import Priority  # noqa: E402
-from mrirecon.contract.states import State  # noqa: E402
+from mrirecon.contract import keys, states
+from mrirecon.contract.keys import Priority
+from mrirecon.contract.states import State
+from tests.e2e import truth
+from tests.e2e.emulated_cloud import EmulatedCloud, ends_on_sigterm
 
 MINUTES = 8
 WORST_ERROR = 0.1

@@ -11,12 +11,11 @@ import time
 import urllib.request
 from pathlib import Path
 
-from runner import Runner
-from stand_ins import StandIns
-
 from infra import cdk
 from infra.config import load
 from mrirecon.contract import environment as env
+from tests.e2e.runner import Runner
+from tests.e2e.stand_ins import StandIns
 
 ROOT = Path(__file__).resolve().parents[2]
 EMULATOR = ROOT / ".venv-emulator"

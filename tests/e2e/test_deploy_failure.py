@@ -1,16 +1,10 @@
 """A deployment that fails says why: the command line's own reason and the end of what it printed."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-from deploy_local import main
-from emulated_cloud import DeployError, EmulatedCloud, reason
-
 from infra import cdk
+from tests.e2e.deploy_local import main
+from tests.e2e.emulated_cloud import DeployError, EmulatedCloud, reason
 
 
 def printing(code, text):

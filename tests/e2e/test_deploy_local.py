@@ -1,19 +1,13 @@
 """The deployment into an emulator and the journey through it, as one slow test."""
 
-import sys
-from pathlib import Path
-
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import psutil
+import pytest
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_what_the_stacks_deploy_carries_a_scan_from_archive_to_images(tmp_path):
-    from deploy_local import run
+    from tests.e2e.deploy_local import run
 
     me = psutil.Process()
     before = {child.pid for child in me.children(recursive=True)}

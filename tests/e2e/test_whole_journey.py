@@ -6,7 +6,6 @@ the deployed events, queues, Lambdas and ledger and the real workers bring each 
 
 import io
 import json
-import sys
 import tarfile
 import time
 from pathlib import Path
@@ -14,14 +13,10 @@ from pathlib import Path
 import h5py
 import pytest
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "journey"), str(HERE.parents[1])]
-
-from emulated_cloud import EmulatedCloud  # noqa: E402
-from wrapping import wrap  # noqa: E402
-
-from mrirecon.contract import keys, states  # noqa: E402
-from mrirecon.contract.ids import scan_id  # noqa: E402
+from mrirecon.contract import keys, states
+from mrirecon.contract.ids import scan_id
+from tests.e2e.emulated_cloud import EmulatedCloud
+from tests.support.wrapping import wrap
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 REAL = ("brain7_labmidas", "phantom16_pulseq128")
@@ -30,13 +25,8 @@ MINUTES = 15
 
 
 @pytest.fixture(scope="module")
-def archives(shared_data, tmp_path_factory):
+def archives(shared_data, evaluate, tmp_path_factory):
     """Name, path and expected end of every archive that is sent."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("evaluate", shared_data / "evaluate.py")
-    evaluate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(evaluate)
     folder = tmp_path_factory.mktemp("archives")
     made = {}
     for name in REAL:

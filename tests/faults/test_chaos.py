@@ -1,13 +1,8 @@
 """Two hundred small scans through the emulated services while workers die at random."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-
-import chaos
+from tests.support import chaos
 
 
 @pytest.mark.slow

@@ -3,16 +3,12 @@
 import copy
 import json
 import random
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "bench"))
-
-import chaos
-from chaos_judge import Evidence, judge
+from tests.support import chaos
+from tests.support.chaos_judge import Evidence, judge
 
 PID = 4711
 GOOD, VICTIM = "a" * 16, "b" * 16

@@ -5,12 +5,12 @@ import threading
 import time
 
 import pytest
-import small_stages
 from boto3.s3.transfer import TransferConfig
-from cloud_world import make_tar, scan_of
 
 from mrirecon.aws.store import S3Store
 from mrirecon.contract.keys import Priority
+from tests.support import small_stages
+from tests.support.cloud_world import make_tar, scan_of
 
 
 def both_at_once(*workers):

@@ -11,12 +11,9 @@ import threading
 from pathlib import Path
 
 import pytest
-import small_stages
-from cloud_world import make_tar, scan_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from memory_cloud import Clock, MemoryLedger, MemoryQueue, MemoryStore
 
 from mrirecon.cloud.stages.decompress_handler import IntakeHandler
 from mrirecon.cloud.stages.recon_handler import ImagingHandler
@@ -25,6 +22,9 @@ from mrirecon.cloud.worker.loop import Times, Worker, logs, metrics
 from mrirecon.contract.codes import Code, RetryableError
 from mrirecon.contract.keys import Priority
 from mrirecon.contract.states import ENDED, State
+from tests.support import small_stages
+from tests.support.cloud_world import make_tar, scan_of
+from tests.support.memory_cloud import Clock, MemoryLedger, MemoryQueue, MemoryStore
 
 LEASE = 10.0  # the memory queue hides a received message as long
 

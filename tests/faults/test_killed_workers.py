@@ -4,9 +4,9 @@ import signal
 import time
 
 import pytest
-from cloud_world import make_tar, scan_of
 
 from mrirecon.contract.states import TimePoint
+from tests.support.cloud_world import make_tar, scan_of
 
 OF_DECOMPRESS = ["announced", "received", "claimed", "read", "decompressed", "queued"]
 OF_RECON = [

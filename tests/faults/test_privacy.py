@@ -10,7 +10,8 @@ import sys
 import time
 
 import pytest
-from cloud_world import make_tar, scan_of
+
+from tests.support.cloud_world import make_tar, scan_of
 
 NAME = "PLANTED"
 FORMS = [NAME, NAME.encode().hex(), "DETNALP"]

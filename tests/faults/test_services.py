@@ -3,10 +3,10 @@
 import time
 
 import pytest
-from cloud_world import make_tar, scan_of
 
 from mrirecon.aws import store as store_module
 from mrirecon.aws.clock import ServerClock
+from tests.support.cloud_world import make_tar, scan_of
 
 
 @pytest.fixture

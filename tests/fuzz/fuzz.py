@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing (atheris): ``python tests/fuzz/fuzz.py walk|gate|heap CORPUS [libFuzzer options]``.
+"""Coverage-guided fuzzing (atheris): ``python -m tests.fuzz.fuzz walk|gate|heap CORPUS [libFuzzer options]``.
 
 The corpus is seeded from our own generator of hostile archives on the first run.  A finding is written beside
 the corpus as libFuzzer does (``crash-…``); fixed, it becomes a file in ``tests/fuzz/findings``.
@@ -13,10 +13,8 @@ from pathlib import Path
 
 import atheris
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "decompress")]
-
 with atheris.instrument_imports(include=["mrirecon.decompress"]):
-    import targets
+    from tests.fuzz import targets
 
 LARGEST_SEED = 64 * 1024
 MAX_INPUT = 128 * 1024
@@ -26,7 +24,7 @@ MENDERS = {"walk": targets.mended, "gate": targets.sized, "heap": targets.sized}
 
 def seed(which: str, folder: Path) -> None:
     """Write the first corpus: every small archive of ours, or every HDF5 file in one."""
-    from hostile_cases import CASES
+    from tests.support.hostile_cases import CASES
 
     folder.mkdir(parents=True, exist_ok=True)
     for one in CASES:

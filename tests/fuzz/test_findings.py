@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import targets
-from hostile_build import file, tar
 
 from mrirecon.contract.codes import Code, MrireconError
 from mrirecon.decompress.limits import Limits
 from mrirecon.decompress.stage import inspect
+from tests.fuzz import targets
+from tests.support.hostile_build import file, tar
 
-HERE = Path(__file__).parent
-FINDINGS = sorted((HERE / "findings").iterdir())
+ROOT = Path(__file__).resolve().parents[2]
+FINDINGS = sorted(Path(__file__).with_name("findings").iterdir())
 TIMED_OUT, CRASHED = 70, 77
 
 
@@ -44,9 +43,8 @@ def test_a_finding_has_a_verdict(finding: Path, tmp_path: Path):
 @pytest.mark.parametrize("which", ["walk", "gate", "heap"])
 def test_a_short_run_finds_nothing(which: str, tmp_path: Path):
     pytest.importorskip("atheris")
-    command = [sys.executable, str(HERE / "fuzz.py"), which, str(tmp_path / "corpus"), "-max_total_time=30"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    command = [sys.executable, "-m", "tests.fuzz.fuzz", which, str(tmp_path / "corpus"), "-max_total_time=30"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
     found = [path for path in tmp_path.iterdir() if path.name.startswith(("crash-", "timeout-", "oom-"))]
     native = "deadly signal" in run.stderr or run.returncode == TIMED_OUT
     if which == "gate" and found and native:

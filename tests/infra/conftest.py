@@ -2,16 +2,12 @@
 
 import json
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from infra import cdk  # noqa: E402
+from infra import cdk
 
 # The library's helper runs on the node that is pinned, not on the machine's, if it has one at all.
 os.environ.update({name: value for name, value in cdk.environment().items() if name in {"PATH", *cdk.QUIET}})

@@ -10,6 +10,7 @@ from infra.config import load
 from mrirecon.contract import environment as env
 from mrirecon.contract import metrics
 from mrirecon.contract.scaling import Policy
+from tests.support import lambda_loader
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINE = ("Scaler", "Refresh", "Redrive")
@@ -49,24 +50,13 @@ def test_the_scaler_is_told_the_policies_of_the_configuration(production):
 
 @pytest.mark.parametrize("name", PIPELINE)
 def test_a_function_accepts_what_the_stacks_tell_it(production, name):
-    import importlib.util
-    import sys
-
-    folder = ROOT / "lambda" / {"Scaler": "scaler", "Refresh": "refresh_cache", "Redrive": "redrive"}[name]
+    folder = {"Scaler": "scaler", "Refresh": "refresh_cache", "Redrive": "redrive"}[name]
     told = {
         key: value if isinstance(value, str) else "resolved-at-deployment"
         for key, value in function(production, name)["Environment"]["Variables"].items()
     }
-    file = "scaler_settings.py" if name == "Scaler" else "handler.py"
-    sys.path.insert(0, str(folder))
-    try:
-        spec = importlib.util.spec_from_file_location(f"settings_of_{name}", folder / file)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-        assert module.Settings.from_environ(told)
-    finally:
-        sys.path.remove(str(folder))
+    module = lambda_loader.load(folder, "scaler_settings" if name == "Scaler" else "handler")
+    assert module.Settings.from_environ(told)
 
 
 def test_the_scaler_looks_every_minute_and_a_missed_look_is_not_repeated(production):

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from findings import MEANT
+
+from tests.infra.findings import MEANT
 
 ROOT = Path(__file__).resolve().parents[2]
 

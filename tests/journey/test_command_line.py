@@ -14,12 +14,12 @@ import h5py
 import jsonschema
 import numpy as np
 import pytest
-from wrapping import wrap
 
 from mrirecon.cli import screen
 from mrirecon.cli.main import main
 from mrirecon.contract.record import schema
 from mrirecon.phantom.scanner import Protocol, pack, simulate
+from tests.support.wrapping import wrap
 
 SMALL = Protocol(
     matrix=(64, 48),

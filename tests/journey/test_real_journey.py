@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from wrapping import read_image, wrap
 
 from mrirecon.local.runner import run_archive
+from tests.support.wrapping import read_image, wrap
 
 # Best GRAPPA measured with other implementations under the same protocol: PSNR [dB].
 GRAPPA = {

@@ -132,13 +132,8 @@ def test_calibration_acquired_apart_is_used():
     ("name", "acs", "floor"),
     [("brain7_labmidas", 24, 34.4), ("brain7_labmidas", 40, 35.6), ("phantom16_pulseq128", 24, 39.3)],
 )
-def test_real_scans_reach_what_sigpy_alone_reached(shared_data, name, acs, floor):
+def test_real_scans_reach_what_sigpy_alone_reached(shared_data, evaluate, name, acs, floor):
     """PSNR floors in dB: sigpy's own maps and the same penalty at R=4, measured before."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("evaluate", shared_data / "evaluate.py")
-    evaluate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(evaluate)
     truth = evaluate.load_scan(str(shared_data / "scans" / "multicoil" / f"{name}.npz"))
     truth = truth if truth.ndim == 3 else truth[0]
     known, mask, _ = evaluate.undersample(truth, 4, acs)

@@ -12,11 +12,11 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
-from recon_cases import GEOMETRIES, SCAN_ID, a_facts, a_volume, two_d
 
 from mrirecon.contract.profiles import profile
 from mrirecon.kspace.geometry import ImageIndex, unknown
 from mrirecon.recon.outputs import dicom, nifti
+from tests.recon.recon_cases import GEOMETRIES, SCAN_ID, a_facts, a_volume, two_d
 
 pytestmark = pytest.mark.tools
 # dcm2niix resamples a sheared stack; test_voxel_positions.py holds that against the geometry

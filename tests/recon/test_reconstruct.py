@@ -11,7 +11,6 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
-from recon_cases import GEOMETRIES, SCAN_ID, scan_file, two_d
 
 from mrirecon.contract.codes import PermanentError, RetryableError
 from mrirecon.contract.ids import recon_id
@@ -21,6 +20,7 @@ from mrirecon.kspace.geometry import ImageIndex, unknown
 from mrirecon.phantom import coils, ellipses
 from mrirecon.recon import batches, stage
 from mrirecon.recon import pipeline as run_module
+from tests.recon.recon_cases import GEOMETRIES, SCAN_ID, scan_file, two_d
 
 RESULTS = {"image.h5", "image.nii.gz", "dicom", "preview.png", "report.html"}
 

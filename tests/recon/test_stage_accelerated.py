@@ -8,14 +8,14 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from recon_cases import SCAN_ID, scan_file, slab
-from test_reconstruct import all_lines, phantom, plain_rss, run
 
 from mrirecon.contract.codes import PermanentError
 from mrirecon.contract.profiles import Profile, profile
 from mrirecon.contract.record import dumps, schema
 from mrirecon.imaging import coil_combination, noise_maps
 from mrirecon.recon import batches, stage
+from tests.recon.recon_cases import SCAN_ID, scan_file, slab
+from tests.recon.test_reconstruct import all_lines, phantom, plain_rss, run
 
 
 def thinned(kspace, r=2, acs=16):

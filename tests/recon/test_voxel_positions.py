@@ -7,10 +7,10 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from recon_cases import GEOMETRIES, a_facts, a_volume, two_d
 
 from mrirecon.kspace.geometry import unknown
 from mrirecon.recon.outputs import dicom, hdf5, nifti, volume
+from tests.recon.recon_cases import GEOMETRIES, a_facts, a_volume, two_d
 
 EACH = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES.keys())
 

@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from lambda_kit import REGION, load, session
+
+from tests.lambdas.lambda_kit import REGION, load, session
 
 KEY = "29AV1-3OFV9-VVIUB-NKT0I-LRO6V"
 ADDRESS = "127.0.0.1"

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from lambda_kit import fail, load, session
 
 from mrirecon.contract import environment as names
 from mrirecon.contract import redrive, states
@@ -18,6 +17,7 @@ from mrirecon.contract.keys import Priority
 from mrirecon.contract.messages import ReconRequest
 from mrirecon.contract.redrive import lane
 from mrirecon.contract.states import Stage
+from tests.lambdas.lambda_kit import fail, load, session
 
 QUEUES = {
     Stage.DECOMPRESS: (

@@ -1,8 +1,8 @@
-"""A worker process with the small stages: ``python run_worker.py decompress|recon``; all else is real."""
+"""A worker with the small stages, all else real: ``python -m tests.support.run_worker decompress|recon``."""
 
 import sys
 
-import small_stages
+from tests.support import small_stages
 
 if __name__ == "__main__":
     if sys.argv[1] == "decompress":

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lambda_kit import emitted, fail, load, session, values
 
 from mrirecon.contract import environment as names
 from mrirecon.contract import keys, metrics, publications, states
 from mrirecon.contract.messages import NotAMessageError
 from mrirecon.contract.publications import MOST_FOLDERS, REFRESH_DONE, Publication, RefreshDone
+from tests.lambdas.lambda_kit import emitted, fail, load, session, values
 
 SHARES = tuple(
     f"arn:aws:storagegateway:eu-central-1:123456789012:share/share-{letter * 8}" for letter in "AB"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import boto3
 from botocore.exceptions import ClientError
 
-LAMBDAS = Path(__file__).resolve().parents[2] / "lambda"
+from tests.support import lambda_loader
+
 REGION = "eu-central-1"
 
 
@@ -26,21 +25,14 @@ class _Stdout:
 
 
 def load(name: str, module: str = "handler") -> ModuleType:
-    folder = LAMBDAS / name
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-    unique = f"lambda_{name}_{module}" if module == "handler" else module
-    if unique not in sys.modules:
-        spec = importlib.util.spec_from_file_location(unique, folder / f"{module}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[unique] = loaded = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(loaded)
-        if hasattr(loaded, "logger"):
-            # The logger keeps the stream it found at import: one that pytest has closed by the next test.
-            for handler in loaded.logger.handlers:
+    """Return a Lambda's module, its logger writing to whatever stdout is at the time."""
+    loaded = lambda_loader.load(name, module)
+    if hasattr(loaded, "logger"):
+        # The logger keeps the stream it found at import: one that pytest has closed by the next test.
+        for handler in loaded.logger.handlers:
+            if not isinstance(handler.stream, _Stdout):
                 handler.stream = _Stdout()
-    return sys.modules[unique]
+    return loaded
 
 
 def fail(client: Any, operation: str, code: str = "ThrottlingException", times: int = 10**6) -> list[str]:

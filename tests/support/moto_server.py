@@ -10,8 +10,9 @@ import sys
 import threading
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from sqs_tally import Tally
 from werkzeug.serving import make_server
+
+from tests.support.sqs_tally import Tally
 
 
 class Dispatch(DomainDispatcherApplication):

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from lambda_kit import LAMBDAS
+
+from tests.support.lambda_loader import LAMBDAS
 
 ROOT = LAMBDAS.parent
 NAMES = sorted(path.parent.name for path in LAMBDAS.glob("*/handler.py"))

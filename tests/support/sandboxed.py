@@ -127,7 +127,9 @@ def chatter(tools: Tools) -> dict[str, Any]:
     return {}
 
 
-def reach(tools: Tools, *, outside: str, inside: str, port: int, udp: int, pid: int) -> dict[str, Any]:
+def reach(
+    tools: Tools, *, outside: str, inside: str, port: int, udp: int, abstract: str, pid: int
+) -> dict[str, Any]:
     """Try what a parser that was taken over would try; return what worked."""
     worked = []
 
@@ -156,7 +158,7 @@ def reach(tools: Tools, *, outside: str, inside: str, port: int, udp: int, pid: 
     attempt("connect", lambda: socket.create_connection(("127.0.0.1", port), 2).close())
     attempt("send a datagram", send_datagram)
     attempt("connect to a socket with a path", lambda: connect_unix(f"{inside}/socket"))
-    attempt("connect to an abstract socket", lambda: connect_unix("\0mrirecon-sandbox-test"))
+    attempt("connect to an abstract socket", lambda: connect_unix(f"\0{abstract}"))
     attempt("signal another process", lambda: os.kill(pid, signal.SIGUSR1))
     attempt("limit another process", lambda: resource.prlimit(pid, resource.RLIMIT_CPU, (1, 1)))
     attempt("fork", fork)

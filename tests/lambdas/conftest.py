@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from moto import mock_aws
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from lambda_kit import REGION, session
+from tests.lambdas.lambda_kit import REGION, session
 
 
 @pytest.fixture(autouse=True)

@@ -7,15 +7,11 @@ import os
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 import urllib.request
 from itertools import count
 from pathlib import Path
 from unittest import mock
-
-import pytest
-import sqs_tally
 
 from mrirecon.aws import client as aws
 from mrirecon.cloud.stages import decompress_worker, recon_worker
@@ -28,8 +24,9 @@ from mrirecon.contract import environment as env
 from mrirecon.contract import keys, states
 from mrirecon.contract.ids import scan_id_from_digest
 from mrirecon.contract.states import Stage, State
+from tests.support import small_stages, sqs_tally
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[2]
 REGION = "us-east-1"
 _NUMBERS = count()
 
@@ -39,7 +36,8 @@ class Moto:
 
     def __init__(self):
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "moto_server.py")],
+            [sys.executable, "-m", "tests.support.moto_server"],
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -135,7 +133,7 @@ class World:
         self.environ = {
             **credentials(url or moto_url),
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(HERE),
+            "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "HOME": str(scratch),
             env.RAW_BUCKET: self.buckets["raw"],
@@ -220,8 +218,6 @@ class World:
 
     def worker(self, stage, work=None, *, failpoint="", **more):
         """A worker in this process; drive it by ``step()``."""
-        import small_stages
-
         logs.configure(stage)
         with self.environment(**more):
             if stage == "decompress":
@@ -263,7 +259,7 @@ class World:
         if failpoint:
             environ[env.FAILPOINT] = failpoint
         return subprocess.Popen(
-            [sys.executable, str(HERE / "run_worker.py"), stage],
+            [sys.executable, "-m", "tests.support.run_worker", stage],
             env=environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -416,34 +412,3 @@ def emulator():
         yield moto
     finally:
         moto.stop()
-
-
-def temporary_world(moto, **settings):
-    return World(moto.url, tempfile.mkdtemp(), **settings)
-
-
-@pytest.fixture(scope="session")
-def moto():
-    """One emulator a session, over HTTP on loopback; it ends with the session, however that ends."""
-    with emulator() as running:
-        yield running
-
-
-@pytest.fixture
-def make_world(moto, tmp_path):
-    worlds = []
-
-    def make(**settings):
-        scratch = tmp_path / f"scratch{len(worlds)}"
-        scratch.mkdir()
-        worlds.append(World(moto.url, scratch, **settings))
-        return worlds[-1]
-
-    yield make
-    for world in worlds:
-        world.close()
-
-
-@pytest.fixture
-def world(make_world):
-    return make_world()

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import h5py
 import numpy as np
 import zstandard
-from hostile_build import (
+
+from mrirecon.contract.codes import Code
+from tests.support.hostile_build import (
     MATRIX,
     PACKERS,
     SENTINEL,
@@ -38,8 +40,6 @@ from hostile_build import (
     zip_file,
     zst,
 )
-
-from mrirecon.contract.codes import Code
 
 MIB = 1024 * 1024
 Build = Callable[[], bytes]

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from botocore.hooks import HierarchicalEmitter
 from botocore.stub import Stubber
-from lambda_kit import emitted, fail, load, session, values, watch
 
 from mrirecon.contract import environment as names
 from mrirecon.contract import metrics
 from mrirecon.contract.environment import SettingError
 from mrirecon.contract.scaling import Policy
+from tests.lambdas.lambda_kit import emitted, fail, load, session, values, watch
 
 DECOMPRESS = Policy(
     max_workers=8, target_seconds=120, scan_seconds=30, boot_seconds=60, scale_in_cooldown_seconds=300
