@@ -11,8 +11,8 @@ from typing import Any
 
 from .codes import Code, PermanentError
 
-RECON_VERSION = "2"
-"""Version of the reconstruction's numbers. Raise it when the same settings give other images."""
+RECON_VERSION = "3"
+"""Version of the reconstruction. Raise it when the same settings give other bytes: images or their order."""
 
 
 class Method(StrEnum):

@@ -1,10 +1,11 @@
 """Scans for the tests of the reconstruction: geometries, facts and k-space files of known content."""
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from mrirecon.kspace.file import KSpaceInfo, create
 from mrirecon.kspace.geometry import Geometry, ImageIndex, unknown
-from mrirecon.recon.outputs import facts
+from mrirecon.recon.outputs import facts, volume
 
 SCAN_ID = "0123456789abcdef"
 RECON_ID = "89abcdef"
@@ -86,12 +87,51 @@ def a_facts(geometry, images=None, **acquisition):
 
 def a_volume(geometry, seed=0):
     """Values that differ from voxel to voxel and along every axis, so that no flip goes unseen."""
-    from mrirecon.recon.outputs import volume
-
     rng = np.random.default_rng(seed)
     nz, ny, nx = volume.shape(geometry)
     z, y, x = np.mgrid[0:nz, 0:ny, 0:nx]
     return (rng.random((nz, ny, nx)) * 0.3 + z / nz + 2 * y / ny + 4 * x / nx).astype(np.float32)
+
+
+def truth(geometry, x, y, plane):
+    """Where a voxel is by definition: from the centre of the field of view, voxel N//2 at the position."""
+    s = 0 if geometry.is_3d else plane
+    nz, ny, nx = geometry.recon_matrix
+    fz, fy, fx = geometry.recon_fov_mm
+    at = geometry.position[s] + geometry.read_dir[s] * (x - nx // 2) * fx / nx
+    at = at + geometry.phase_dir[s] * (y - ny // 2) * fy / ny
+    return at + geometry.slice_dir[s] * (plane - nz // 2) * fz / nz if geometry.is_3d else at
+
+
+def placed(ds):
+    """Return the millimetres ``(voxel, 3)`` and the pixels of one file, by DICOM's own rule (C.7.6.2.1.1)."""
+    right, down = np.array(ds.ImageOrientationPatient, float).reshape(2, 3)
+    between_rows, between_columns = (float(v) for v in ds.PixelSpacing)
+    rows, columns = np.mgrid[0 : ds.Rows, 0 : ds.Columns][..., None]
+    at = np.array(ds.ImagePositionPatient, float)
+    at = at + columns * right * between_columns + rows * down * between_rows
+    return at.reshape(-1, 3), ds.pixel_array.ravel()
+
+
+def same_places(files, geometry, values):
+    """Whether the files of a series hold each value where the geometry has it, and nothing else."""
+    nz, ny, nx = volume.shape(geometry)
+    y, x = np.mgrid[0:ny, 0:nx][..., None]
+    pixels = np.rint(values.astype(float) * (4095 / float(values.max())))
+    planes = [cKDTree(truth(geometry, x, y, z).reshape(-1, 3)) for z in range(nz)]
+    left = set(range(nz))
+    for ds in files:
+        at, shown = placed(ds)
+        assert len(at) == ny * nx
+        for plane in left:
+            distance, voxel = planes[plane].query(at)
+            if distance.max() < 1e-3 and np.array_equal(np.sort(voxel), np.arange(ny * nx)):
+                assert np.array_equal(pixels[plane].ravel()[voxel], shown)
+                left.remove(plane)
+                break
+        else:
+            return False
+    return not left
 
 
 def scan_file(path, kspace, mask, *, geometry=None, images=None, acs=None, **info):

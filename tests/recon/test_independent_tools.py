@@ -16,7 +16,7 @@ import pytest
 from mrirecon.contract.profiles import profile
 from mrirecon.kspace.geometry import ImageIndex, unknown
 from mrirecon.recon.outputs import dicom, nifti
-from tests.recon.recon_cases import GEOMETRIES, SCAN_ID, a_facts, a_volume, two_d
+from tests.recon.recon_cases import GEOMETRIES, SCAN_ID, a_facts, a_volume, slab, two_d
 
 pytestmark = pytest.mark.tools
 # dcm2niix resamples a sheared stack; test_voxel_positions.py holds that against the geometry
@@ -69,6 +69,26 @@ def test_dcm2niix_sees_the_voxels_where_our_nifti_has_them(tmp_path, need_tool, 
     series(tmp_path / "dicom", geometry, **FULL_HEADER)
     nifti.write(tmp_path / "ours.nii.gz", geometry, [a_volume(geometry)], 1)
     same_voxels(tmp_path / "ours.nii.gz", tmp_path / "dicom", tmp_path / "out")
+
+
+def test_dcm2niix_agrees_over_random_oblique_geometries(tmp_path, need_tool):
+    need_tool("dcm2niix")
+    rng = np.random.default_rng(20)
+    for n in range(25):
+        angles, handed = rng.uniform(-np.pi, np.pi, 3), int(rng.choice((-1, 1)))
+        ny, nx = (int(v) for v in rng.integers(12, 30, 2))
+        geometry = (
+            slab((5, ny, nx), (15.0, 180.0, 200.0), angles=angles, handed=handed)
+            if n % 3 == 0
+            else two_d(
+                4, (ny, nx), (180.0, 200.0), angles=angles, handed=handed, gap=float(rng.uniform(-7, 3))
+            )
+        )
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        series(folder / "dicom", geometry, **FULL_HEADER)
+        nifti.write(folder / "ours.nii.gz", geometry, [a_volume(geometry)], 1)
+        same_voxels(folder / "ours.nii.gz", folder / "dicom", folder / "out")
 
 
 def same_voxels(ours, dicom_folder, out):

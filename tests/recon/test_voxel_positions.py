@@ -10,19 +10,9 @@ import pytest
 
 from mrirecon.kspace.geometry import unknown
 from mrirecon.recon.outputs import dicom, hdf5, nifti, volume
-from tests.recon.recon_cases import GEOMETRIES, a_facts, a_volume, two_d
+from tests.recon.recon_cases import GEOMETRIES, a_facts, a_volume, same_places, truth, two_d
 
 EACH = pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES.keys())
-
-
-def truth(geometry, x, y, plane):
-    """Where a voxel is by definition: from the centre of the field of view, voxel N//2 at the position."""
-    s = 0 if geometry.is_3d else plane
-    nz, ny, nx = geometry.recon_matrix
-    fz, fy, fx = geometry.recon_fov_mm
-    at = geometry.position[s] + geometry.read_dir[s] * (x - nx // 2) * fx / nx
-    at = at + geometry.phase_dir[s] * (y - ny // 2) * fy / ny
-    return at + geometry.slice_dir[s] * (plane - nz // 2) * fz / nz if geometry.is_3d else at
 
 
 def corners(geometry):
@@ -53,13 +43,7 @@ def test_dicom(tmp_path, geometry):
     values = a_volume(geometry)
     assert dicom.write_series(tmp_path, a_facts(geometry), 0, values) == len(values)
     files = [pydicom.dcmread(path) for path in sorted(tmp_path.iterdir())]
-    for x, y, z in corners(geometry):
-        ds = files[z]
-        row, column = np.array(ds.ImageOrientationPatient, float).reshape(2, 3)
-        dy, dx = (float(v) for v in ds.PixelSpacing)  # rows apart first, columns apart second
-        at = np.array(ds.ImagePositionPatient, float) + row * dx * x + column * dy * y
-        np.testing.assert_allclose(at, truth(geometry, x, y, z), atol=1e-3)
-        assert ds.pixel_array[y, x] == round(float(values[z, y, x]) * 4095 / float(values.max()))
+    assert same_places(files, geometry, values)
     step = np.linalg.norm(truth(geometry, 0, 0, 1) - truth(geometry, 0, 0, 0)) if len(values) > 1 else None
     if step:
         assert float(files[0].SpacingBetweenSlices) == pytest.approx(step, abs=1e-6)
@@ -100,10 +84,7 @@ def test_slices_that_are_no_stack_keep_their_places_in_dicom_and_claim_none_in_n
         dicom.write_series(folder, a_facts(geometry), 0, a_volume(geometry))
         files = [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
         assert "SpacingBetweenSlices" not in files[0]
-        for z, ds in enumerate(files):
-            np.testing.assert_allclose(
-                np.array(ds.ImagePositionPatient, float), truth(geometry, 0, 0, z), atol=1e-6
-            )
+        assert same_places(files, geometry, a_volume(geometry))
 
 
 def test_what_is_not_known_is_said_and_not_claimed(tmp_path):

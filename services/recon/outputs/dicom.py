@@ -20,6 +20,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from pydicom.valuerep import format_number_as_ds
 
 from ...contract.ids import uid
+from .display import View, views
 from .facts import Facts, patient_position
 from .volume import stack
 
@@ -38,7 +39,8 @@ def write_series(
     Parameters
     ----------
     folder
-        Existing folder; files are named ``<image>_<plane>.dcm``, both counted from 1.
+        Existing folder; files are named ``<image>_<plane>.dcm``, both counted from 1, planes as they
+        are shown (:mod:`.display`).
     facts
         What may be said of the scan.
     image
@@ -53,9 +55,11 @@ def write_series(
     head = _series(facts, image, list(warnings))
     window = max(1.0, float(np.percentile(volume, _WINDOW_PERCENTILE)) * scale)
     head.WindowCenter, head.WindowWidth = _ds(window / 2), _ds(window)
-    for plane in range(volume.shape[0]):
-        pixels = np.clip(np.rint(volume[plane].astype(np.float64) * scale), 0, MAXIMUM).astype("<u2")
-        _write(folder / f"{image + 1:03d}_{plane + 1:04d}.dcm", _instance(head, facts, image, plane, pixels))
+    for number, view in enumerate(views(facts.geometry), 1):
+        pixels = np.clip(np.rint(view.of(volume).astype(np.float64) * scale), 0, MAXIMUM).astype("<u2")
+        _write(
+            folder / f"{image + 1:03d}_{number:04d}.dcm", _instance(head, facts, image, number, view, pixels)
+        )
     return int(volume.shape[0])
 
 
@@ -108,14 +112,11 @@ def _series(facts: Facts, image: int, warnings: list[str]) -> Dataset:
         data.FlipAngle = _ds(how.flip_angle_deg)
     if how.field_strength_t is not None:
         data.MagneticFieldStrength = _ds(round(how.field_strength_t, 4))
-    data.InPlanePhaseEncodingDirection = "COL"
     # Image plane and pixels
-    dz, dy, dx = geometry.voxel_mm
-    data.SliceThickness = _ds(dz)
+    data.SliceThickness = _ds(geometry.voxel_mm[0])
     spacing = stack(geometry).spacing_mm
     if spacing is not None:
         data.SpacingBetweenSlices = _ds(spacing)
-    data.PixelSpacing = [_ds(dy), _ds(dx)]
     data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
     data.BitsAllocated, data.BitsStored, data.HighBit = 16, BITS_STORED, BITS_STORED - 1
     data.PixelRepresentation = 0
@@ -123,18 +124,19 @@ def _series(facts: Facts, image: int, warnings: list[str]) -> Dataset:
     return data
 
 
-def _instance(head: Dataset, facts: Facts, image: int, plane: int, pixels: NDArray[np.uint16]) -> Dataset:
-    geometry = facts.geometry
-    row = 0 if geometry.is_3d else plane
+def _instance(
+    head: Dataset, facts: Facts, image: int, number: int, view: View, pixels: NDArray[np.uint16]
+) -> Dataset:
     data = Dataset()
     data.update(head)
     data.SOPClassUID = MRImageStorage
-    data.SOPInstanceUID = uid("instance", [facts.scan_id, facts.recon_id, image, plane])
-    data.InstanceNumber = plane + 1
+    data.SOPInstanceUID = uid("instance", [facts.scan_id, facts.recon_id, image, number])
+    data.InstanceNumber = number
+    data.InPlanePhaseEncodingDirection = "ROW" if view.transposed else "COL"
     # DICOM gives the centre of the first voxel; the raw header gives the centre of the field of view.
-    data.ImagePositionPatient = [_ds(value) for value in geometry.first_voxel_mm(plane)]
-    directions = (*geometry.read_dir[row], *geometry.phase_dir[row])
-    data.ImageOrientationPatient = [_ds(value) for value in directions]
+    data.ImagePositionPatient = [_ds(value) for value in view.first_voxel_mm]
+    data.ImageOrientationPatient = [_ds(value) for value in (*view.right, *view.down)]
+    data.PixelSpacing = [_ds(value) for value in view.spacing_mm]
     data.Rows, data.Columns = pixels.shape
     data.SmallestImagePixelValue, data.LargestImagePixelValue = int(pixels.min()), int(pixels.max())
     data.PixelData = pixels.tobytes()

@@ -1,4 +1,4 @@
-"""Pictures for people: windowed, in true proportions, as stored (nothing is flipped or turned)."""
+"""Pictures for people: windowed, in true proportions, in the standard radiological view."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ...kspace.geometry import Geometry
+from .display import View, views
 from .volume import orientation_letters
 
 Picture = NDArray[np.uint8]
@@ -59,13 +60,13 @@ def ramp_css() -> str:
     return f"linear-gradient(to right, {stops})"
 
 
-def tile_size(geometry: Geometry, longest: int) -> tuple[int, int]:
-    """Return ``(height, width)`` in pixels of a plane in true proportions.
+def tile_size(view: View, longest: int) -> tuple[int, int]:
+    """Return ``(height, width)`` in pixels of a plane as it is shown, in true proportions.
 
     The longer side has ``longest`` pixels, or fewer where that would magnify the voxels more than is of use.
     """
-    _, height, width = geometry.recon_fov_mm
-    scale = min(longest, _MAGNIFY * max(geometry.recon_matrix[1:])) / max(height, width)
+    (height, width), shape = view.size_mm, view.shape
+    scale = min(longest, _MAGNIFY * max(shape)) / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
@@ -76,18 +77,29 @@ def chosen_planes(n_planes: int, most: int) -> list[int]:
     return sorted({int((i + 0.5) * n_planes / most) for i in range(most)})
 
 
-def montage(tiles: list[Picture], size: tuple[int, int], columns: int) -> Image.Image:
-    """Return ``tiles``, all grey or all colour, resampled to ``size`` and laid out in rows on black."""
-    height, width = size
+def montage(tiles: list[Picture], sizes: list[tuple[int, int]], columns: int) -> Image.Image:
+    """Return ``tiles``, all grey or all colour, each resampled to its size, laid out in rows on black."""
+    height, width = box(sizes)
     rows = math.ceil(len(tiles) / columns)
     mode = "L" if tiles[0].ndim == 2 else "RGB"
     sheet = Image.new(mode, (columns * (width + _GAP) - _GAP, rows * (height + _GAP) - _GAP))
-    for n, tile in enumerate(tiles):
-        shrinks = height < tile.shape[0] or width < tile.shape[1]
+    for n, (tile, size) in enumerate(zip(tiles, sizes, strict=True)):
+        shrinks = size[0] < tile.shape[0] or size[1] < tile.shape[1]
         how = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
-        picture = Image.fromarray(tile).resize((width, height), how)
-        sheet.paste(picture, ((n % columns) * (width + _GAP), (n // columns) * (height + _GAP)))
+        picture = Image.fromarray(np.ascontiguousarray(tile)).resize((size[1], size[0]), how)
+        left, top = _corner(n, columns, (height, width))
+        sheet.paste(picture, (left + (width - size[1]) // 2, top + (height - size[0]) // 2))
     return sheet
+
+
+def box(sizes: list[tuple[int, int]]) -> tuple[int, int]:
+    """Return ``(height, width)`` that holds each of ``sizes``."""
+    return max(height for height, _ in sizes), max(width for _, width in sizes)
+
+
+def _corner(n: int, columns: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Return ``(left, top)`` of the tile ``n`` of a montage."""
+    return (n % columns) * (size[1] + _GAP), (n // columns) * (size[0] + _GAP)
 
 
 def columns_for(n_tiles: int, size: tuple[int, int], aspect: float = 1.4) -> int:
@@ -102,21 +114,18 @@ def columns_for(n_tiles: int, size: tuple[int, int], aspect: float = 1.4) -> int
     return min(range(1, n_tiles + 1), key=badness)
 
 
-def letter(sheet: Image.Image, size: tuple[int, int], geometry: Geometry, plane: int = 0) -> None:
-    """Write the patient directions onto the four edges of the first tile, where they are known."""
-    if not geometry.known:
-        return
-    row = 0 if geometry.is_3d else plane
-    right, left = orientation_letters(geometry.read_dir[row])
-    bottom, top = orientation_letters(geometry.phase_dir[row])
-    height, width = size
+def _letter(sheet: Image.Image, corner: tuple[int, int], size: tuple[int, int], view: View) -> None:
+    """Write the patient directions onto the four edges of the tile at ``corner``."""
+    right, left = orientation_letters(view.right)
+    bottom, top = orientation_letters(view.down)
+    (x, y), (height, width) = corner, size
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=min(22, max(10, min(height, width) // 14)))
     for text, at, anchor in (
-        (left, (4, height / 2), "lm"),
-        (right, (width - 4, height / 2), "rm"),
-        (top, (width / 2, 3), "mt"),
-        (bottom, (width / 2, height - 4), "mb"),
+        (left, (x + 4, y + height / 2), "lm"),
+        (right, (x + width - 4, y + height / 2), "rm"),
+        (top, (x + width / 2, y + 3), "mt"),
+        (bottom, (x + width / 2, y + height - 4), "mb"),
     ):
         draw.text(at, text, font=font, fill=255, anchor=anchor, stroke_width=2, stroke_fill=0)
 
@@ -124,23 +133,32 @@ def letter(sheet: Image.Image, size: tuple[int, int], geometry: Geometry, plane:
 def volume_montage(
     volume: NDArray[np.float32], geometry: Geometry, *, longest: int, most: int
 ) -> Image.Image:
-    """Return a montage of at most ``most`` planes of ``(z, y, x)``, one window for all."""
+    """Return a montage of at most ``most`` planes of ``(z, y, x)``, one window for all.
+
+    Where the position is known, the first tile carries the patient's directions, and so does every later one
+    that is laid out in others.
+    """
     low, high = window(volume)
-    planes = chosen_planes(volume.shape[0], most)
-    size = tile_size(geometry, longest)
-    sheet = montage([grey(volume[z], low, high) for z in planes], size, columns_for(len(planes), size))
-    letter(sheet, size, geometry, planes[0])
+    shown = views(geometry)
+    shown = [shown[n] for n in chosen_planes(len(shown), most)]
+    sizes = [tile_size(view, longest) for view in shown]
+    size = box(sizes)
+    columns = columns_for(len(shown), size)
+    sheet = montage([grey(view.of(volume), low, high) for view in shown], sizes, columns)
+    for n, view in enumerate(shown):
+        if geometry.known and (n == 0 or not view.alike(shown[n - 1])):
+            _letter(sheet, _corner(n, columns, size), size, view)
     return sheet
 
 
 def map_montage(
-    values: NDArray[np.float32], geometry: Geometry, limits: tuple[float, float], *, longest: int, most: int
+    values: NDArray[np.float32], shown: list[View], limits: tuple[float, float], *, longest: int, most: int
 ) -> Image.Image:
-    """Return a montage of a quality map ``(z, y, x)`` in colour between ``limits``."""
-    planes = chosen_planes(values.shape[0], most)
-    size = tile_size(geometry, longest)
-    tiles = [coloured(values[z], *limits) for z in planes]
-    return montage(tiles, size, columns_for(len(planes), size))
+    """Return a montage in colour between ``limits`` of the planes ``shown`` of a map ``(z, y, x)``."""
+    shown = [shown[n] for n in chosen_planes(len(shown), most)]
+    sizes = [tile_size(view, longest) for view in shown]
+    tiles = [coloured(view.of(values), *limits) for view in shown]
+    return montage(tiles, sizes, columns_for(len(shown), box(sizes)))
 
 
 _LEVELS = np.array([[0, 0, 0, 0], [185, 198, 204, 255], [15, 102, 116, 255], [5, 52, 60, 255]], np.uint8)

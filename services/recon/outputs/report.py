@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ...imaging.quality import object_mask
 from ...kspace.sampling import SamplingPattern
 from . import charts, preview
+from .display import stored_middle, views
 from .facts import Facts
 from .volume import n_planes, orientation_letters, plane_name
 
@@ -136,8 +137,8 @@ def _montage(facts: Facts, pictures: Pictures) -> dict[str, Any]:
     kind = "partition" if facts.geometry.is_3d else "slice"
     caption = f"{shown} of {planes} {kind}s" if shown < planes else f"{planes} {kind}" + "s" * (planes > 1)
     if facts.geometry.known:
-        right, left = orientation_letters(facts.geometry.read_dir[0])
-        caption += f", as stored: left edge {left}, right edge {right}. "
+        right, left = orientation_letters(views(facts.geometry)[0].right)
+        caption += f": left edge {left}, right edge {right}. "
     else:
         caption += ", position and orientation not known. "
     return {
@@ -163,7 +164,8 @@ def _sampling(pattern: SamplingPattern) -> dict[str, Any]:
 
 
 def _others(facts: Facts, pictures: Pictures) -> list[dict[str, str]]:
-    size = preview.tile_size(facts.geometry, 300)
+    view = stored_middle(facts.geometry)
+    size = preview.tile_size(view, 300)
     made = []
     for index, plane in pictures.middles[:_MOST_IMAGES]:
         image = facts.images[index]
@@ -175,7 +177,7 @@ def _others(facts: Facts, pictures: Pictures) -> list[dict[str, str]]:
         ]
         if image.echo_time_s is not None:
             words.append(f"TE {number(image.echo_time_s * 1e3)} ms")
-        sheet = preview.montage([preview.grey(plane[0], *preview.window(plane))], size, 1)
+        sheet = preview.montage([view.turned(preview.grey(plane[0], *preview.window(plane)))], [size], 1)
         made.append({"src": _png(sheet), "caption": ", ".join(words)})
     return made
 
@@ -187,13 +189,12 @@ def _g_map(facts: Facts, pictures: Pictures, quality: dict[str, Any]) -> dict[st
     values = np.where(object_mask(pictures.volume), values, np.nan)
     if not np.isfinite(values).any():
         return None
-    made = np.flatnonzero(np.isfinite(values).any(axis=(1, 2)))
-    values = values[made]
+    made = [view for view in views(facts.geometry) if np.isfinite(values[view.plane]).any()]
     top = max(1.5, math.ceil(float(np.nanpercentile(values, 99)) * 4) / 4)
     low = min(1.0, math.floor(float(np.nanpercentile(values, 1)) * 4) / 4)
-    planes = len(preview.chosen_planes(values.shape[0], _MOST_MAPS))
+    planes = len(preview.chosen_planes(len(made), _MOST_MAPS))
     longest = 420 if planes <= 2 else 300
-    sheet = preview.map_montage(values, facts.geometry, (low, top), longest=longest, most=_MOST_MAPS)
+    sheet = preview.map_montage(values, made, (low, top), longest=longest, most=_MOST_MAPS)
     middle = (low + top) / 2
     told = "Below 1 it smooths. " if float(np.nanmedian(values)) < 1 else ""
     told += f"{quality.get('g_factor_replicas', '')} noise replicas, noise {quality.get('noise', '')}"

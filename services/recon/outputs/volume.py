@@ -13,6 +13,9 @@ _STACK_MM = 0.01
 """Departure of a slice's voxels from a regular stack that is still called one (headers are float32)."""
 _LETTERS = (("L", "R"), ("P", "A"), ("H", "F"))
 """Toward plus and minus of the LPS axes (DICOM Patient Orientation letters)."""
+SAGITTAL, CORONAL, AXIAL = 0, 1, 2
+"""The three planes by the LPS axis that stands on them."""
+_NAMES = ("sagittal", "coronal", "axial")
 
 
 def n_planes(geometry: Geometry) -> int:
@@ -77,11 +80,20 @@ def orientation_letters(direction: NDArray[np.float64]) -> tuple[str, str]:
     return to, away
 
 
+def nearest_plane(read: NDArray[np.float64], phase: NDArray[np.float64]) -> int:
+    """Return which of the three planes lies nearest to the one that two unit vectors span.
+
+    Halfway between two planes, to a thousandth, axial goes before coronal before sagittal.
+    """
+    steep = np.round(np.abs(np.cross(read, phase)), 3)
+    return max((AXIAL, CORONAL, SAGITTAL), key=lambda axis: float(steep[axis]))
+
+
 def plane_name(geometry: Geometry) -> str:
     """Return ``axial``, ``coronal`` or ``sagittal``, ``oblique …`` beyond 5 degrees, or ``unknown``."""
     if not geometry.known:
         return "unknown"
     normal = np.cross(geometry.read_dir[0], geometry.phase_dir[0])
-    axis = int(np.argmax(np.abs(normal)))
-    name = ("sagittal", "coronal", "axial")[axis]
-    return name if abs(normal[axis]) > np.cos(np.radians(5)) * np.linalg.norm(normal) else f"oblique {name}"
+    axis = nearest_plane(geometry.read_dir[0], geometry.phase_dir[0])
+    straight = abs(normal[axis]) > np.cos(np.radians(5)) * np.linalg.norm(normal)
+    return _NAMES[axis] if straight else f"oblique {_NAMES[axis]}"
