@@ -57,10 +57,10 @@ synth: $(VENV)/.infra  ## All stacks as templates, without credentials (ENV=dev:
 	$(BIN)/python -m infra.cdk synth --quiet -c env=$(ENV)
 
 deploy-local: $(VENV)/.dev  ## Deploy into an emulated AWS, send a scan through, stop everything
-	$(BIN)/python -m tests.e2e.deploy_local
+	$(BIN)/python -m emulator.deploy_local
 
 cloud-demo: $(VENV)/.dev  ## Watch scans pass through the emulated cloud
-	$(BIN)/python -m tests.e2e.cloud_demo
+	$(BIN)/python -m emulator.cloud_demo
 
 lint: $(VENV)/.dev  ## Style and types
 	$(BIN)/ruff check .

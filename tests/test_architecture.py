@@ -105,7 +105,7 @@ def test_infrastructure_and_lambdas_know_the_contract_alone(folder):
                 assert name.startswith("mrirecon.contract"), f"{path.relative_to(ROOT)} imports {name}"
 
 
-@pytest.mark.parametrize("folder", ["services", "infra", "lambda", "tests"])
+@pytest.mark.parametrize("folder", ["services", "infra", "lambda", "emulator", "tests"])
 def test_nothing_imports_the_benchmarks_and_only_they_import_the_tests(folder):
     files = [path for path in (ROOT / folder).rglob("*.py") if "node_modules" not in path.parts]
     assert files
@@ -115,7 +115,7 @@ def test_nothing_imports_the_benchmarks_and_only_they_import_the_tests(folder):
             assert name.split(".")[0] not in barred, f"{path.relative_to(ROOT)} imports {name}"
 
 
-@pytest.mark.parametrize("folder", ["infra", "lambda", "tests", "bench"])
+@pytest.mark.parametrize("folder", ["infra", "lambda", "emulator", "tests", "bench"])
 def test_no_file_edits_the_import_path(folder):
     """Packages are found from the root of the repository, or they are in the wrong place."""
     edits = re.compile(r"sys\.path(\[[^]]*\])?\s*(\+?=(?!=)|\.(insert|append|extend|remove)\b)")

@@ -2,9 +2,9 @@
 
 import pytest
 
+from emulator.deploy_local import main
+from emulator.emulated_cloud import DeployError, EmulatedCloud, reason
 from infra import cdk
-from tests.e2e.deploy_local import main
-from tests.e2e.emulated_cloud import DeployError, EmulatedCloud, reason
 
 
 def printing(code, text):

@@ -7,7 +7,7 @@ import pytest
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_what_the_stacks_deploy_carries_a_scan_from_archive_to_images(tmp_path):
-    from tests.e2e.deploy_local import run
+    from emulator.deploy_local import run
 
     me = psutil.Process()
     before = {child.pid for child in me.children(recursive=True)}

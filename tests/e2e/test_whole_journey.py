@@ -13,9 +13,9 @@ from pathlib import Path
 import h5py
 import pytest
 
+from emulator.emulated_cloud import EmulatedCloud
 from mrirecon.contract import keys, states
 from mrirecon.contract.ids import scan_id
-from tests.e2e.emulated_cloud import EmulatedCloud
 from tests.support.wrapping import wrap
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -188,7 +188,7 @@ REAL = "scans/siemens_twix/twixtools_gre.dat"
 def archive_of(kind, folder):
     """Return a generated archive, or one of a scanner's own file where the test data are at hand."""
     if kind == "generated":
-        from tests.e2e.truth import make_archive
+        from emulator.truth import make_archive
 
         return make_archive(folder)
     data = os.environ.get("MRIRECON_TEST_DATA")

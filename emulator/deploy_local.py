@@ -1,6 +1,6 @@
 """Deploy the stacks into an emulated AWS on this machine, send one scan through them, look at its images.
 
-``python tests/e2e/deploy_local.py`` (or ``make deploy-local``): emulator up, the command line bootstraps and
+``python -m emulator.deploy_local`` (or ``make deploy-local``): emulator up, the command line bootstraps and
 deploys environment ``emulated``, an undersampled archive is put to the deployed raw bucket, the deployed
 events, queues, schedule and Lambdas move it, workers run as processes, its image is compared with the truth,
 and all is stopped again. Exit code 1 when any step fails.
@@ -12,15 +12,19 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import h5py
 
+from emulator import truth
+from emulator.emulated_cloud import EmulatedCloud, ends_on_sigterm
 from mrirecon.contract import keys, states
 from mrirecon.contract.keys import Priority
 from mrirecon.contract.states import State
-from tests.e2e import truth
-from tests.e2e.emulated_cloud import EmulatedCloud, ends_on_sigterm
+
+Found = TypeVar("Found")
 
 MINUTES = 8
 WORST_ERROR = 0.1
@@ -30,11 +34,18 @@ class JourneyError(RuntimeError):
     """A step of the journey failed; the sentence says which."""
 
 
-def say(text):
+def say(text: str) -> None:
+    """Print a line with the time."""
     print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
 
 
-def wait_for(what, look, *, minutes=MINUTES, alive=lambda: None):
+def wait_for(
+    what: str,
+    look: Callable[[], Found],
+    *,
+    minutes: float = MINUTES,
+    alive: Callable[[], None] = lambda: None,
+) -> Found:
     """Return what ``look`` finds as soon as it finds something."""
     deadline = time.monotonic() + minutes * 60
     while True:
@@ -47,12 +58,13 @@ def wait_for(what, look, *, minutes=MINUTES, alive=lambda: None):
         time.sleep(1)
 
 
-def require(holds, sentence):
+def require(holds: bool, sentence: str) -> None:
+    """Raise :class:`JourneyError` with a sentence unless what it says holds."""
     if not holds:
         raise JourneyError(sentence)
 
 
-def journey(cloud, folder):
+def journey(cloud: EmulatedCloud, folder: Path) -> dict[str, Any]:
     """Send one scan through and return a summary."""
     s3 = cloud.client("s3")
     raw, images = cloud.outputs["RawBucket"], cloud.outputs["ImagesBucket"]
@@ -62,9 +74,9 @@ def journey(cloud, folder):
     s3.upload_file(str(archive), raw, key)
     say(f"archive of {archive.stat().st_size / 2**20:.1f} MiB is in the raw bucket")
 
-    def record():
+    def record() -> str:
         found = s3.list_objects_v2(Bucket=images, Prefix=keys.IMAGES).get("Contents", [])
-        return next((one["Key"] for one in found if one["Key"].endswith("/" + keys.RECORD_FILE)), None)
+        return next((str(one["Key"]) for one in found if one["Key"].endswith("/" + keys.RECORD_FILE)), "")
 
     place = wait_for("a published record", record, alive=lambda: no_dead_letters(cloud))
     seconds = time.monotonic() - started
@@ -91,7 +103,7 @@ def journey(cloud, folder):
     }
 
 
-def settle(cloud, raw, key, told):
+def settle(cloud: EmulatedCloud, raw: str, key: str, told: dict[str, Any]) -> None:
     """Look at what else must be so when a scan has ended."""
     s3, db = cloud.client("s3"), cloud.client("dynamodb")
     wait_for("the share's refresh", lambda: cloud.refreshes, minutes=2)
@@ -100,7 +112,7 @@ def settle(cloud, raw, key, told):
     require(folder in asked, f"refresh: expected folder {folder}, found {asked}")
 
     # The record is the publication; ledger and tag follow it, and a refresh can be quicker than both.
-    def ends():
+    def ends() -> bool:
         rows = db.query(
             TableName=cloud.outputs["LedgerTable"],
             KeyConditionExpression="pk = :pk",
@@ -110,7 +122,7 @@ def settle(cloud, raw, key, told):
         both = (states.INTAKE_SK, states.recon_sk(told["recon_id"]))
         return all(found.get(sk) == State.DONE.value for sk in both)
 
-    def tagged():
+    def tagged() -> bool:
         tags = s3.get_object_tagging(Bucket=raw, Key=key)["TagSet"]
         return {"Key": keys.DONE_TAG[0], "Value": keys.DONE_TAG[1]} in tags
 
@@ -121,7 +133,7 @@ def settle(cloud, raw, key, told):
     say("ledger, tag, refresh and queues are as they must be")
 
 
-def depth(cloud, names):
+def depth(cloud: EmulatedCloud, names: Iterable[str]) -> int:
     """Return the messages in the named queues of both stages."""
     sqs, total = cloud.client("sqs"), 0
     for stage in ("Decompress", "Recon"):
@@ -133,16 +145,18 @@ def depth(cloud, names):
     return total
 
 
-def no_dead_letters(cloud):
+def no_dead_letters(cloud: EmulatedCloud) -> None:
+    """Raise :class:`JourneyError` when a message was given up or a worker failed."""
     require(depth(cloud, ("DeadLetters",)) == 0, "a message is in the dead letters")
     if cloud.runner:
         require(not cloud.runner.faults, f"runner: {cloud.runner.faults[:1]}")
 
 
-def run(folder):
+def run(folder: Path) -> dict[str, Any]:
     """Do all of it, logs in ``folder``; return a summary. What was started is stopped, also on failure."""
     cloud = EmulatedCloud(folder, say)
-    say("left out by name, as the emulator lacks it: " + ", ".join(cloud.config.emulator.absent))
+    if cloud.config.emulator:
+        say("left out by name, as the emulator lacks it: " + ", ".join(cloud.config.emulator.absent))
     try:
         with cloud:
             cloud.deploy()
@@ -155,8 +169,9 @@ def run(folder):
         raise
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: list[str] | None = None) -> int:
+    """Run the journey; return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, help="where logs are kept; a temporary folder otherwise")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="mrirecon-deploy-") as temporary:

@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
+from emulator.stand_ins import Job
 from mrirecon.contract import environment as env
 
 GRACE_SECONDS = 60
@@ -29,16 +31,18 @@ class Process:
     """A worker, with where its log and scratch lie."""
 
     name: str
-    popen: subprocess.Popen
+    popen: subprocess.Popen[bytes]
     log: Path
     told_to_stop: float | None = None
 
-    def stop(self):
+    def stop(self) -> None:
+        """Ask the process to end, once."""
         if self.told_to_stop is None and self.popen.poll() is None:
             self.popen.send_signal(signal.SIGTERM)
             self.told_to_stop = time.monotonic()
 
-    def insist(self):
+    def insist(self) -> None:
+        """Kill the process when it was asked to end and its time for that is over."""
         late = self.told_to_stop is not None and time.monotonic() - self.told_to_stop > GRACE_SECONDS
         if late and self.popen.poll() is None:
             self.popen.kill()
@@ -48,13 +52,13 @@ class Process:
 class Runner:
     """Follow what is wanted until :meth:`stop`.
 
-    ``wanted`` returns the number of decompress workers wanted now; ``jobs`` the Batch jobs (objects with
-    ``jobId``, ``status`` and ``stop``), whose ``status`` the runner sets.
+    ``wanted`` returns the number of decompress workers wanted now; ``jobs`` the Batch jobs, whose
+    ``status`` the runner sets.
     """
 
     folder: Path
     wanted: Callable[[], int]
-    jobs: Callable[[], list]
+    jobs: Callable[[], list[Job]]
     decompress_environment: Mapping[str, str]
     recon_environment: Mapping[str, str]
     decompress_command: tuple[str, ...] = DECOMPRESS
@@ -64,16 +68,17 @@ class Runner:
     ended: list[Process] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="runner", daemon=True)
         self._count = 0
 
-    def start(self):
+    def start(self) -> Self:
+        """Begin to follow."""
         self._thread.start()
         return self
 
-    def stop(self):
+    def stop(self) -> None:
         """Stop following, then every worker; return when none is left."""
         self._stop.set()
         if self._thread.is_alive():
@@ -91,12 +96,12 @@ class Runner:
         self.ended += everyone
         self.service, self.batch = [], {}
 
-    def logs(self):
+    def logs(self) -> dict[str, str]:
         """Return the name and log of every worker so far."""
         everyone = [*self.ended, *self.service, *self.batch.values()]
         return {process.name: process.log.read_text(errors="replace") for process in everyone}
 
-    def _follow(self):
+    def _follow(self) -> None:
         while not self._stop.wait(0.5):
             try:
                 self._serve(self.wanted())
@@ -104,7 +109,7 @@ class Runner:
             except Exception as error:
                 self.faults.append(f"{type(error).__name__}: {error}")
 
-    def _serve(self, wanted):
+    def _serve(self, wanted: int) -> None:
         for process in list(self.service):
             process.insist()
             if process.popen.poll() is not None:
@@ -120,7 +125,7 @@ class Runner:
                 self._begin("decompress", self.decompress_command, self.decompress_environment)
             )
 
-    def _run(self, jobs):
+    def _run(self, jobs: list[Job]) -> None:
         for job in jobs:
             if job.status == "RUNNABLE":
                 job.status = "STARTING"
@@ -137,7 +142,7 @@ class Runner:
                 job.status = "SUCCEEDED" if code == 0 else "FAILED"
                 self.ended.append(self.batch.pop(job.jobId))
 
-    def _begin(self, kind, command, values):
+    def _begin(self, kind: str, command: tuple[str, ...], values: Mapping[str, str]) -> Process:
         self._count += 1
         name = f"{kind}-{self._count}"
         scratch = self.folder / name

@@ -9,15 +9,17 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Self
 
+from emulator.runner import Runner
+from emulator.stand_ins import Job, StandIns
 from infra import cdk
 from infra.config import load
 from mrirecon.contract import environment as env
-from tests.e2e.runner import Runner
-from tests.e2e.stand_ins import StandIns
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 EMULATOR = ROOT / ".venv-emulator"
 PINS = ("ministack==1.5.33", "boto3==1.43.106", "cryptography==50.0.2")
 """Its own environment: it pins a botocore of its own."""
@@ -26,7 +28,7 @@ LAST_LINES = 25
 """Of the command line's output, told when it fails."""
 
 
-def install_emulator():
+def install_emulator() -> None:
     """Make the emulator's environment unless it is there with these pins."""
     mark = EMULATOR / "pins.txt"
     text = "\n".join(PINS)
@@ -38,13 +40,14 @@ def install_emulator():
     mark.write_text(text)
 
 
-def free_port():
+def free_port() -> int:
+    """Return a port of loopback that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
-def ends_on_sigterm():
+def ends_on_sigterm() -> None:
     """Let SIGTERM end this process as Ctrl-C does: whatever was started is stopped."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -52,11 +55,11 @@ def ends_on_sigterm():
 class DeployError(RuntimeError):
     """The command line failed: its reason, and the last lines it printed."""
 
-    def __init__(self, sentence, lines):
+    def __init__(self, sentence: str, lines: Sequence[str]) -> None:
         super().__init__("\n".join([sentence, *(f"    {line}" for line in lines)]))
 
 
-def reason(lines):
+def reason(lines: Sequence[str]) -> str:
     """Return the line of the command line's output that says why it failed."""
     telling = [line.strip() for line in lines if re.search(r"❌|\berror\b|\bfailed\b", line, re.IGNORECASE)]
     return telling[-1] if telling else "it printed no reason"
@@ -69,16 +72,16 @@ class EmulatedCloud:
     stopped at the end, also after a failure.
     """
 
-    def __init__(self, folder, say=lambda _text: None):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, say: Callable[[str], None] = lambda _text: None) -> None:
+        self.folder = folder
         self.say = say
         self.config = load(NAME)
-        self.outputs = {}
-        self.runner = None
-        self._emulator = None
-        self._stand_ins = None
+        self.outputs: dict[str, str] = {}
+        self.runner: Runner | None = None
+        self._emulator: subprocess.Popen[bytes] | None = None
+        self._running: StandIns | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         try:
             self._start()
         except BaseException:
@@ -86,26 +89,32 @@ class EmulatedCloud:
             raise
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self.runner:
             self.runner.stop()
         if self._emulator:
             _end(self._emulator)
-        if self._stand_ins:
-            self._stand_ins.stop()
+        if self._running:
+            self._running.stop()
 
     @property
-    def jobs(self):
+    def _stand_ins(self) -> StandIns:
+        if self._running is None:
+            raise RuntimeError("the emulated cloud has not been entered")
+        return self._running
+
+    @property
+    def jobs(self) -> list[Job]:
         """Batch jobs that were submitted."""
         return self._stand_ins.jobs
 
     @property
-    def refreshes(self):
+    def refreshes(self) -> list[dict[str, Any]]:
         """Cache refreshes that were asked for."""
         return self._stand_ins.refreshes
 
     @property
-    def environment(self):
+    def environment(self) -> dict[str, str]:
         """What boto3 and the command line need to come here."""
         return {
             "AWS_ENDPOINT_URL": self.url,
@@ -119,18 +128,20 @@ class EmulatedCloud:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def client(self, service):
+    def client(self, service: str) -> Any:
+        """Return boto3's client of a service, which talks to the emulator."""
         import boto3
 
-        return boto3.client(
+        make: Any = boto3.client  # its types want a literal name
+        return make(
             service,
             endpoint_url=self.url,
             region_name=self.config.region,
             aws_access_key_id="test",
-            aws_secret_access_key="test",
+            aws_secret_access_key="test",  # noqa: S106 - the emulator takes any
         )
 
-    def deploy(self):
+    def deploy(self) -> None:
         """Bootstrap, synthesise and deploy all stacks with the command line; keep their outputs."""
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
@@ -148,7 +159,7 @@ class EmulatedCloud:
         stacks = self._complete(len(told))
         self.say(f"{len(stacks)} stacks deployed in {time.monotonic() - started:.0f} s: {', '.join(stacks)}")
 
-    def _cdk(self, arguments, base):
+    def _cdk(self, arguments: Sequence[str], base: Mapping[str, str]) -> None:
         """Run the command line with its output in a file; raise with the end of it when it fails."""
         path = self.folder / f"cdk-{arguments[0]}.log"
         with path.open("wb") as log:
@@ -157,7 +168,7 @@ class EmulatedCloud:
             lines = path.read_text(errors="replace").splitlines()
             raise DeployError(f"cdk {arguments[0]} ended with {code}: {reason(lines)}", lines[-LAST_LINES:])
 
-    def work(self, **commands):
+    def work(self) -> Runner:
         """Start the runner: from here on, workers come and go as the deployed scaler decides."""
         ecs = self.client("ecs")
         cluster, service = self.outputs["Cluster"], self.outputs["Service"]
@@ -172,8 +183,11 @@ class EmulatedCloud:
             env.SCAN_SECONDS: str(times.scan_seconds),
         }
 
-        def wanted():
-            return ecs.describe_services(cluster=cluster, services=[service])["services"][0]["desiredCount"]
+        def wanted() -> int:
+            count: int = ecs.describe_services(cluster=cluster, services=[service])["services"][0][
+                "desiredCount"
+            ]
+            return count
 
         self.runner = Runner(
             folder=self.folder / "workers",
@@ -181,16 +195,15 @@ class EmulatedCloud:
             jobs=lambda: list(self.jobs),
             decompress_environment={**container, **self.environment},
             recon_environment={**recon, **self.environment},
-            **commands,
         ).start()
         return self.runner
 
-    def _start(self):
+    def _start(self) -> None:
         install_emulator()
         cdk.install()
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self._stand_ins = StandIns(after_refresh=self._tell_refreshed)
+        self._running = StandIns(after_refresh=self._tell_refreshed)
         log = (self.folder / "emulator.log").open("wb")
         # The Lambdas run inside the emulator and inherit where the stand-ins are.
         self._emulator = subprocess.Popen(
@@ -214,7 +227,7 @@ class EmulatedCloud:
             if self._emulator.poll() is not None:
                 raise RuntimeError(f"the emulator ended with {self._emulator.returncode}: see {log.name}")
             try:
-                urllib.request.urlopen(f"{self.url}/_ministack/health", timeout=2).close()
+                urllib.request.urlopen(f"{self.url}/_ministack/health", timeout=2).close()  # noqa: S310 - http
                 return
             except OSError:
                 if time.monotonic() > deadline:
@@ -223,7 +236,7 @@ class EmulatedCloud:
                     ) from None
                 time.sleep(0.3)
 
-    def _complete(self, stacks):
+    def _complete(self, stacks: int) -> list[str]:
         """Return the names of the stacks, oldest first; raise unless all are complete."""
         found = self.client("cloudformation").describe_stacks()["Stacks"]
         ours = [stack for stack in found if stack["StackName"].startswith(self.config.prefix)]
@@ -233,7 +246,7 @@ class EmulatedCloud:
         ours.sort(key=lambda stack: stack["CreationTime"])
         return [stack["StackName"].removeprefix(f"{self.config.prefix}-") for stack in ours]
 
-    def _tell_refreshed(self, share, notification):
+    def _tell_refreshed(self, share: str, notification: str) -> None:
         """Say what a gateway says when a refresh has ended."""
         self.client("events").put_events(
             Entries=[
@@ -247,12 +260,12 @@ class EmulatedCloud:
         )
 
 
-def _plain(values):
+def _plain(values: Mapping[str, str]) -> dict[str, str]:
     """Leave out what points at a real account."""
     return {name: value for name, value in values.items() if not name.startswith("AWS_")}
 
 
-def _end(process):
+def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
         try:

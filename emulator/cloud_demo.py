@@ -1,6 +1,6 @@
 """Watch scans pass through the cloud, on this machine: a share folder, a live view, images that appear.
 
-``python tests/e2e/cloud_demo.py`` (or ``make cloud-demo``): the real command line deploys the stacks into
+``python -m emulator.cloud_demo`` (or ``make cloud-demo``): the real command line deploys the stacks into
 an emulated AWS, three scans (and one file that is none) are dropped into the share, and the operator's own
 tables show them pass. Drop archives of your own into the folder it names; Ctrl-C ends. ``--once`` ends with
 the last of the demo's own.
@@ -17,13 +17,14 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from emulator.emulated_cloud import EmulatedCloud, ends_on_sigterm
+from emulator.runner import Runner
+from emulator.share import Share
 from infra.outputs import VARIABLES
 from mrirecon.cli.operate import queue_table, scan_table
-from mrirecon.cloud.operators.operator import Operator
+from mrirecon.cloud.operators.operator import Operator, ScanStatus
 from mrirecon.contract.keys import INCOMING, RECORD_FILE
 from mrirecon.phantom.scanner import Protocol, pack, simulate
-from tests.e2e.emulated_cloud import EmulatedCloud, ends_on_sigterm
-from tests.e2e.share import Share
 
 SCANS = {
     "stat": [Protocol(matrix=(112, 96), n_slices=2, n_coils=8, acceleration=2, n_acs=24, seed=1)],
@@ -37,7 +38,7 @@ MINUTES = 10
 ENDED = {"done", "rejected", "failed"}
 
 
-def drop(share, folder):
+def drop(share: Path, folder: Path) -> int:
     """Leave the demo's archives on the share, and one file that is no archive; return how many."""
     count = 0
     for lane, protocols in SCANS.items():
@@ -51,8 +52,8 @@ def drop(share, folder):
     return count + 1
 
 
-def workers(cloud):
-    runner = cloud.runner
+def workers(cloud: EmulatedCloud, runner: Runner) -> Text:
+    """Return a line that says which workers run."""
     return Text(
         f"workers: {len(runner.service)} decompress (ECS), {len(runner.batch)} reconstruct (Batch); "
         f"refreshes of the share: {len(cloud.refreshes)}",
@@ -60,12 +61,21 @@ def workers(cloud):
     )
 
 
-def records(share):
+def records(share: Share) -> dict[Path, int]:
     """Return when each record on the share was written."""
     return {record: record.stat().st_mtime_ns for record in sorted(share.images.rglob(RECORD_FILE))}
 
 
-def show(cloud, operator, share, expected, once, before):
+def show(
+    cloud: EmulatedCloud,
+    runner: Runner,
+    operator: Operator,
+    share: Share,
+    *,
+    expected: int,
+    once: bool,
+    before: dict[Path, int],
+) -> list[ScanStatus]:
     """Show the tables until all the demo's scans have ended (``once``) or Ctrl-C.
 
     Images that an earlier demo left on the share (``before``) are not told again.
@@ -74,7 +84,9 @@ def show(cloud, operator, share, expected, once, before):
     with Live(console=Console(width=None if sys.stdout.isatty() else 120), auto_refresh=False) as live:
         while True:
             rows = operator.status(limit=20)
-            live.update(Group(queue_table(operator.queues()), scan_table(rows), workers(cloud)), refresh=True)
+            live.update(
+                Group(queue_table(operator.queues()), scan_table(rows), workers(cloud, runner)), refresh=True
+            )
             for record, written in records(share).items():
                 if told.get(record) != written:
                     live.console.print(f"images: {record.parent / 'report.html'}", soft_wrap=True)
@@ -86,20 +98,20 @@ def show(cloud, operator, share, expected, once, before):
             fresh = sum(before.get(record) != written for record, written in told.items())
             if once and len(ended) >= expected and fresh >= done:
                 return ended
-            if share.faults or cloud.runner.faults:
+            if share.faults or runner.faults:
                 raise RuntimeError(
-                    f"the demo's share or workers failed: {[*share.faults, *cloud.runner.faults][0]}"
+                    f"the demo's share or workers failed: {[*share.faults, *runner.faults][0]}"
                 )
             if once and time.monotonic() - started > MINUTES * 60:
                 raise RuntimeError(f"{len(ended)} of {expected} scans have ended within {MINUTES} minutes")
             time.sleep(1)
 
 
-def watch(folder, place, once):
+def watch(folder: Path, place: Path, once: bool) -> bool:
     """Deploy, drop the demo's archives on the share, show them pass; return whether all ended as meant."""
     with EmulatedCloud(folder, lambda text: print(text, flush=True)) as cloud:
         cloud.deploy()
-        cloud.work()
+        runner = cloud.work()
         os.environ.update(cloud.environment)
         values = {variable: cloud.outputs[out] for variable, out in VARIABLES.items() if out in cloud.outputs}
         buckets = cloud.outputs["RawBucket"], cloud.outputs["ImagesBucket"]
@@ -107,12 +119,13 @@ def watch(folder, place, once):
             before = records(share)
             expected = drop(place, folder)
             print(f"Drop archives into {place / INCOMING / 'main' / 'routine'}; Ctrl-C ends.", flush=True)
-            ended = show(cloud, Operator(values), share, expected, once, before)
+            ended = show(cloud, runner, Operator(values), share, expected=expected, once=once, before=before)
     return sum(row.state == "done" for row in ended) == expected - 1
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demo; return the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--share", type=Path, default=Path("results/share"), help="the share folder")
     parser.add_argument("--once", action="store_true", help="end when the demo's scans have ended")
     given = parser.parse_args(arguments)

@@ -1,0 +1,1 @@
+"""An emulated cloud on one machine: ``make deploy-local`` and ``make cloud-demo``."""
