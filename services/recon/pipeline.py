@@ -19,6 +19,7 @@ from ..kspace.sampling import SamplingPattern
 from ..raki.choice import Choice
 from ..raki.interpolate import Interpolation
 from .batches import Batch, Plan
+from .image_axes import image_geometry
 from .interpolator import Filler
 from .outputs import hdf5
 from .stopwatch import Stopwatch
@@ -43,6 +44,8 @@ class Run:
 
     Attributes
     ----------
+    geometry
+        Of the images: where their voxels lie.
     plan, filler
         Which slices go together, and what fills them.
     grid
@@ -57,7 +60,8 @@ class Run:
         self, scan: KSpaceReader, profile: Profile, device: torch.device, progress: Progress
     ) -> None:
         self.scan, self.profile, self.device, self.progress = scan, profile, device, progress
-        self.info, self.geometry = scan.info, scan.info.geometry
+        self.info = scan.info
+        self.geometry = image_geometry(scan.info.geometry, scan.info.header)
         self.watch = Stopwatch(device)
         self.plan = Plan(scan, device, noise=profile.g_factor_replicas > 0)
         _, _, _, n_kz, n_ky, n_kx = scan.shape

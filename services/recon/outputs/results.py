@@ -18,6 +18,7 @@ from ...contract.record import end_record, new_record
 from ...imaging import quality
 from ...imaging.gfactor import MIN_REPLICAS
 from ...kspace.file import KSpaceReader
+from ..image_axes import reversed_axes
 from ..pipeline import Run
 from . import dicom, hdf5, nifti, preview, report
 from .facts import Facts, acquisition
@@ -102,6 +103,9 @@ def _steps(run: Run) -> list[dict[str, Any]]:
     told = partial_fourier_step(run.covered, run.one_sided)
     steps += [told] if told else []
     steps += run.grid.describe()
+    turned = reversed_axes(run.info.geometry, run.info.header)
+    if turned:
+        steps.append({"step": "axes against the header's directions", "axes": ", ".join(turned)})
     steps.append({"step": "coil combination", "method": run.profile.combine})
     return steps
 
