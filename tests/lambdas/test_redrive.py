@@ -17,7 +17,7 @@ from mrirecon.contract.keys import Priority
 from mrirecon.contract.messages import ReconRequest
 from mrirecon.contract.redrive import lane
 from mrirecon.contract.states import Stage
-from tests.lambdas.lambda_kit import fail, load, session
+from tests.lambdas.lambda_kit import REGION, fail, load, session
 
 QUEUES = {
     Stage.DECOMPRESS: (
@@ -57,6 +57,19 @@ def delivery(n: int, priority: str = "routine") -> str:
     )
 
 
+def gateway_delivery(n: int, priority: str = "routine") -> str:
+    """As a file gateway announces it: neither version nor ETag."""
+    detail = {"bucket-name": "raw", "object-key": f"incoming/north/{priority}/{n}.tar", "object-size": 1}
+    return json.dumps(
+        {
+            "source": "aws.storagegateway",
+            "detail-type": "Storage Gateway Object Upload Event",
+            "time": "2026-11-22T03:00:00Z",
+            "detail": detail,
+        }
+    )
+
+
 @dataclass
 class Stand:
     module: Any
@@ -79,6 +92,11 @@ class Stand:
     def put(self, pk: str, sk: str, **values: str) -> None:
         item = {"pk": pk, "sk": sk, **values}
         self.ledger.put_item(TableName="ledger", Item={name: {"S": value} for name, value in item.items()})
+
+    def state_of_intake(self, n: int) -> str:
+        key = {"pk": {"S": states.scan_pk(scan_id(n))}, "sk": {"S": states.INTAKE_SK}}
+        state: str = self.ledger.get_item(TableName="ledger", Key=key)["Item"]["state"]["S"]
+        return state
 
     def call(self, stage: Stage, **more: Any) -> dict[str, Any]:
         request = self.module.Request.from_event({"stage": stage.value, **more})
@@ -161,6 +179,33 @@ def test_what_is_given_back_is_queued_again_in_the_ledger(stand: Stand, stage: S
         for n in range(2)
     ]
     assert [it["Item"]["state"]["S"] for it in states_now] == ["queued", "failed"]
+
+
+@pytest.fixture
+def gateway_letters(stand: Stand) -> Stand:
+    """Two dead letters of a site behind a file gateway, as the worker's ledger writes left them."""
+    s3 = session().client("s3")
+    s3.create_bucket(Bucket="raw", CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_bucket_versioning(Bucket="raw", VersioningConfiguration={"Status": "Enabled"})
+    for n, code in enumerate(["disk_full", "timed_out"]):
+        key = f"incoming/north/routine/{n}.tar"
+        version = s3.put_object(Bucket="raw", Key=key, Body=b"raw")["VersionId"]
+        pk = states.delivery_pk("raw", key, version)
+        stand.put(pk, states.DELIVERY_SK, state="failed", code=code, scan_id=scan_id(n))
+        stand.put(states.scan_pk(scan_id(n)), states.INTAKE_SK, state="failed", code=code)
+        stand.die(Stage.DECOMPRESS, gateway_delivery(n))
+    return stand
+
+
+@pytest.mark.xfail(strict=True, reason="the function does not look up the version that the worker read")
+@pytest.mark.parametrize("chosen_by", [{"reason": "disk_full"}, {"scan_id": scan_id(0)}])
+def test_what_a_gateway_announced_is_redriven(gateway_letters: Stand, chosen_by: dict[str, str]) -> None:
+    told = gateway_letters.call(Stage.DECOMPRESS, **chosen_by)
+    assert told["seen"] == {"disk_full": 1, "timed_out": 1}
+    assert told["given_back"] == 1
+    assert gateway_letters.bodies(names.DECOMPRESS_ROUTINE_QUEUE_URL) == [gateway_delivery(0)]
+    assert gateway_letters.state_of_intake(0) == "queued"
+    assert gateway_letters.state_of_intake(1) == "failed"
 
 
 def test_what_is_no_message_of_ours_stays_unless_asked_for(stand: Stand) -> None:
