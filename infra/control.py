@@ -16,6 +16,7 @@ from aws_cdk import aws_sqs as sqs
 from constructs import Construct
 
 from mrirecon.contract import environment as variables
+from mrirecon.contract import keys
 
 from . import grants
 from .config import Environment
@@ -218,6 +219,9 @@ class Control(Construct):
         grants.queues(made.role, "PutBack", [*data.decompress.lanes, *data.recon.lanes], grants.SEND)
         grants.queues(made.role, "KeepTheRest", dead, grants.SEND)
         grants.ledger(made.role, data.ledger)
+        # A gateway announces no version: the function asks the bucket for it, as the worker does.
+        grants.objects(made.role, "LookAtArchives", data.raw, keys.INCOMING, grants.HEAD)
+        grants.list_bucket(made.role, "ListRaw", data.raw)
         grants.use_keys(made.role, [data.data_key], "DataKey")
         return made
 

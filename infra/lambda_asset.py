@@ -1,7 +1,7 @@
-"""Compose a Lambda's asset without Docker: handler, contract, pinned dependencies; the same bytes each time.
+"""Compose a Lambda's asset without Docker: handler, our rooms, pinned dependencies; the same bytes each time.
 
-``build/lambda/<name>/`` holds ``handler.py`` (and its neighbours), ``mrirecon/contract/`` and what
-``requirements.txt`` pins, installed by pip for the Lambda's platform, wheels only. Dependencies are
+``build/lambda/<name>/`` holds ``handler.py`` (and its neighbours), the rooms :data:`ROOMS` in ``mrirecon/``
+and what ``requirements.txt`` pins, installed by pip for the Lambda's platform, wheels only. Dependencies are
 installed once per content of ``requirements.txt`` and kept in ``build/lambda-dependencies/``.
 """
 
@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HANDLERS = ROOT / "lambda"
 SERVICES = ROOT / "services"
 BUILD = ROOT / "build"
+ROOMS = ("contract", "aws")
+"""What a function shares with the workers: the standard library and the runtime's boto3 are all they need."""
 PYTHON = "3.14"
 """Of the Lambda runtime; dependencies are chosen for it, whatever runs the synth."""
 _JUNK = ("__pycache__", "*.pyc", "bin", "RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
@@ -41,16 +43,21 @@ def compose(name: str, *, build: Path = BUILD) -> tuple[Path, str]:
         requirements = source / "requirements.txt"
         if requirements.is_file():
             shutil.copytree(dependencies(requirements, build=build), staging, dirs_exist_ok=True)
-        shutil.copytree(source, staging, dirs_exist_ok=True, ignore=_COPY)
-        package = staging / "mrirecon"
-        shutil.copytree(SERVICES / "contract", package / "contract", ignore=_COPY)
-        shutil.copy(SERVICES / "__init__.py", package / "__init__.py")
+        copy_own(name, staging)
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     folder.chmod(0o755)
     return folder, digest(folder)
+
+
+def copy_own(name: str, folder: Path) -> None:
+    """Copy what is ours of the asset of ``lambda/<name>`` into ``folder``."""
+    shutil.copytree(HANDLERS / name, folder, dirs_exist_ok=True, ignore=_COPY)
+    for room in ROOMS:
+        shutil.copytree(SERVICES / room, folder / "mrirecon" / room, ignore=_COPY)
+    shutil.copy(SERVICES / "__init__.py", folder / "mrirecon" / "__init__.py")
 
 
 def dependencies(requirements: Path, *, build: Path = BUILD) -> Path:

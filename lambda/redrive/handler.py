@@ -2,8 +2,8 @@
 
 Called with ``{"stage": "decompress" | "recon"}`` and, where wanted, ``reason`` (a code), ``scan_id``,
 ``limit`` and ``dry_run``.
-Without reason and scan every letter is given back but those that are no message of ours. Whoever calls it
-should have mended the cause first: ``dry_run`` counts the letters by reason and gives none back.
+Without reason and scan every letter is given back except those that are not messages of this pipeline.
+Fix the cause first: ``dry_run`` counts the letters by reason and gives none back.
 """
 
 from __future__ import annotations
@@ -13,18 +13,25 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import boto3
 from aws_lambda_powertools import Logger
-from botocore.config import Config
-from redrive_aws import Reasons
 
+from mrirecon.aws import client as aws
+from mrirecon.aws.clock import ServerClock
+from mrirecon.aws.dead_letters import DeadLetters
+from mrirecon.aws.ledger import DynamoLedger
+from mrirecon.aws.redrive import LOOK_SECONDS, POISON, UNKNOWN
+from mrirecon.aws.store import S3Store
 from mrirecon.contract import environment as names
 from mrirecon.contract.codes import Code
 from mrirecon.contract.keys import Priority
-from mrirecon.contract.redrive import POISON, UNKNOWN, redrive
 from mrirecon.contract.states import Stage
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
 
 logger = Logger(service="redrive")
 MOST = 5000
@@ -122,33 +129,56 @@ def settings() -> Settings:
     return Settings.from_environ(os.environ)
 
 
+@dataclass(frozen=True)
+class Clients:
+    """boto3's clients of the services, and the clock that their answers set."""
+
+    sqs: SQSClient
+    s3: S3Client
+    dynamodb: DynamoDBClient
+    clock: ServerClock
+
+
 @functools.cache
-def clients() -> tuple[Any, Any]:
-    """Return clients of SQS and DynamoDB; made once and kept while the function is warm."""
-    config = Config(connect_timeout=3, read_timeout=30, retries={"mode": "standard", "max_attempts": 4})
-    return boto3.client("sqs", config=config), boto3.client("dynamodb", config=config)
+def clients() -> Clients:
+    """Return the clients; made once and kept while the function is warm."""
+    times: aws.Times = {"connect_timeout": 3, "read_timeout": 30, "attempts": 5}
+    clock = ServerClock()
+    return Clients(
+        aws.client("sqs", clock, **times),
+        aws.client("s3", clock, **times),
+        aws.client("dynamodb", clock, **times),
+        clock,
+    )
 
 
 @logger.inject_lambda_context
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """Give dead letters back and return what was done."""
-    return run(settings(), *clients(), Request.from_event(event))
+    return run(settings(), clients(), Request.from_event(event))
 
 
-def run(told: Settings, sqs: Any, dynamodb: Any, request: Request) -> dict[str, Any]:
-    """Give dead letters back as ``request`` says."""
-    queues = told.queues[request.stage]
-    reasons = Reasons(dynamodb, told.table, request.stage)
-    scan = request.scan_id
-    done = redrive(
-        sqs,
+def run(settings: Settings, services: Clients, request: Request) -> dict[str, Any]:
+    """Give dead letters back as ``request`` says.
+
+    Raises
+    ------
+    RetryableError
+        When a service does not answer or refuses; the sentence says which.
+    """
+    queues = settings.queues[request.stage]
+    letters = DeadLetters(
+        services.sqs,
         queues.dead_letters,
+        stage=request.stage,
+        store=S3Store(services.s3),
+        ledger=DynamoLedger(services.dynamodb, settings.table, services.clock),
+        look_seconds=LOOK_SECONDS,
+    )
+    done = letters.redrive(
         queues.lanes,
-        request.stage,
-        reasons.reason,
         reason=request.reason,
-        is_about=None if scan is None else (lambda body: reasons.is_about(body, scan)),
-        before=reasons.requeue,
+        scan_id=request.scan_id,
         limit=request.limit,
         dry_run=request.dry_run,
     )

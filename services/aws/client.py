@@ -5,10 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from ..contract.codes import Code, MrireconError, RetryableError
 from .clock import ServerClock
+
+if TYPE_CHECKING:
+    from boto3.session import Session
+    from mypy_boto3_batch import BatchClient
+    from mypy_boto3_cloudwatch import CloudWatchClient
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_ecs import ECSClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_storagegateway import StorageGatewayClient
 
 _DENIED = frozenset(
     {
@@ -24,21 +35,69 @@ _DENIED = frozenset(
 )
 
 
-def client(service: str, clock: ServerClock | None = None, *, read_timeout: float = 60.0) -> Any:
+class Times(TypedDict, total=False):
+    """How patient a client is."""
+
+    connect_timeout: float
+    """Seconds."""
+    read_timeout: float
+    """Seconds."""
+    attempts: int
+    """Calls in all, the first one included, before an error that may pass is raised."""
+
+
+@overload
+def client(service: Literal["s3"], clock: ServerClock | None = None, **times: Unpack[Times]) -> S3Client: ...
+@overload
+def client(
+    service: Literal["sqs"], clock: ServerClock | None = None, **times: Unpack[Times]
+) -> SQSClient: ...
+@overload
+def client(
+    service: Literal["dynamodb"], clock: ServerClock | None = None, **times: Unpack[Times]
+) -> DynamoDBClient: ...
+@overload
+def client(
+    service: Literal["ecs"], clock: ServerClock | None = None, **times: Unpack[Times]
+) -> ECSClient: ...
+@overload
+def client(
+    service: Literal["batch"], clock: ServerClock | None = None, **times: Unpack[Times]
+) -> BatchClient: ...
+@overload
+def client(
+    service: Literal["cloudwatch"], clock: ServerClock | None = None, **times: Unpack[Times]
+) -> CloudWatchClient: ...
+@overload
+def client(
+    service: Literal["storagegateway"], clock: ServerClock | None = None, **times: Unpack[Times]
+) -> StorageGatewayClient: ...
+@overload
+def client(
+    service: Literal["secretsmanager"], clock: ServerClock | None = None, **times: Unpack[Times]
+) -> SecretsManagerClient: ...
+def client(service: Any, clock: ServerClock | None = None, **times: Unpack[Times]) -> Any:
     """Return a client; region, credentials and emulator endpoints come by boto3's own environment names.
 
-    ``clock`` hears the ``Date`` of every answer.
+    Parameters
+    ----------
+    service
+        Name of the service.
+    clock
+        Hears the ``Date`` of every answer.
+    times
+        See :class:`Times`; 5 s to connect, 60 s to answer and 5 attempts unless given.
     """
     from botocore.config import Config
 
     made = _session().client(
         service,
         config=Config(
-            connect_timeout=5,
-            read_timeout=read_timeout,
+            connect_timeout=times.get("connect_timeout", 5.0),
+            read_timeout=times.get("read_timeout", 60.0),
             tcp_keepalive=True,
             max_pool_connections=16,
-            retries={"mode": "standard", "total_max_attempts": 5},
+            retries={"mode": "standard", "total_max_attempts": times.get("attempts", 5)},
         ),
     )
     if clock is not None:
@@ -47,7 +106,7 @@ def client(service: str, clock: ServerClock | None = None, *, read_timeout: floa
 
 
 @functools.cache
-def _session() -> Any:
+def _session() -> Session:
     # One for all clients: a session reads its service descriptions and finds its credentials once.
     import boto3
 

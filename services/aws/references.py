@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from ..contract import states
 from ..contract.messages import Delivery
 from .ports import ObjectInfo, Row
 
@@ -15,6 +16,11 @@ def pinned(delivery: Delivery, info: ObjectInfo | None) -> Delivery:
     if info is None:
         return delivery
     return replace(delivery, version=delivery.version or info.version, etag=delivery.etag or info.etag)
+
+
+def delivery_pk(delivery: Delivery) -> str:
+    """Return the partition key of a pinned delivery: by its version, or by its ETag where it has none."""
+    return states.delivery_pk(delivery.bucket, delivery.key, delivery.version or delivery.etag)
 
 
 def body_of(row: Row) -> dict[str, Any] | None:

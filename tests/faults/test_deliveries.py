@@ -223,7 +223,7 @@ def test_an_archive_in_deep_archive_fails_with_a_sentence_and_is_redriven(make_w
     world.s3.restore_object(Bucket=bucket, Key=key, VersionId=version, RestoreRequest={"Days": 1})
     lanes = {lane: world.queues[f"decompress-{lane.value}"] for lane in Priority}
     redriven = worker.world.dead_letters.redrive(lanes)
-    assert redriven == 1
+    assert redriven.given_back == 1
     world.drain(worker, world.worker("recon"))
     world.assert_done_once(archive)
     assert sum(world.dead().values()) == 0
@@ -258,7 +258,7 @@ def test_a_dead_letter_of_one_scan_is_redriven_alone(make_world):
     assert [world.states_of(scan_of(archive)) for archive in bad] == [{"intake": "failed"}] * 2
     assert worker.world.dead_letters.reasons() == {"storage": 2}
     lanes = {lane: world.queues[f"decompress-{lane.value}"] for lane in Priority}
-    assert worker.world.dead_letters.redrive(lanes, scan_id=scan_of(bad[0])) == 1
+    assert worker.world.dead_letters.redrive(lanes, scan_id=scan_of(bad[0])).given_back == 1
     assert world.states_of(scan_of(bad[0])) == {"intake": "queued"}
     healed = world.worker("decompress", work=small_stages_healed)
     world.drain(healed, world.worker("recon"))

@@ -11,7 +11,7 @@ OBJECTS = (
 MEANT = (
     # (construct path, finding, reason)
     (
-        r"/(Stage/(TaskRole|JobRole)|Studio/Role)/",
+        r"/(Stage/(TaskRole|JobRole)|Studio/Role|Control/Redrive/Role)/",
         r"IAM5\[Resource::.*/(incoming|kspace|images|quarantine|models)/\*\]$",
         OBJECTS,
     ),

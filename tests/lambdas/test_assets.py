@@ -1,19 +1,18 @@
-"""Each function starts from its asset alone: its folder, the contract, and what is installed beside them."""
+"""Each function starts from its asset alone: its folder, the shared rooms, what is installed beside them."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from infra.lambda_asset import ROOMS, copy_own
 from tests.support.lambda_loader import LAMBDAS
 
-ROOT = LAMBDAS.parent
 NAMES = sorted(path.parent.name for path in LAMBDAS.glob("*/handler.py"))
 TELL = """
 import json, sys
@@ -21,7 +20,7 @@ import handler
 rooms = sorted({name.split(".")[1] for name in sys.modules if name.startswith("mrirecon.")})
 print(json.dumps({
     "file": __import__("mrirecon").__file__, "rooms": rooms, "callable": callable(handler.handler),
-    "heavy": sorted({"torch", "h5py", "numpy", "pydantic"} & set(sys.modules)),
+    "heavy": sorted({"torch", "h5py", "numpy", "pydantic", "structlog"} & set(sys.modules)),
 }))
 """
 
@@ -29,9 +28,7 @@ print(json.dumps({
 @pytest.mark.parametrize("name", NAMES)
 def test_a_function_starts_from_its_asset_alone(name: str, tmp_path: Path) -> None:
     asset = tmp_path / "asset"
-    shutil.copytree(LAMBDAS / name, asset, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "services" / "contract", asset / "mrirecon" / "contract")
-    shutil.copy(ROOT / "services" / "__init__.py", asset / "mrirecon")
+    copy_own(name, asset)
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(asset), "AWS_DEFAULT_REGION": "eu-central-1"}
     done = subprocess.run(
         [sys.executable, "-c", TELL], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
@@ -39,7 +36,7 @@ def test_a_function_starts_from_its_asset_alone(name: str, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert Path(told["file"]).is_relative_to(asset)
-    assert told["rooms"] in (["contract"], [])
+    assert set(told["rooms"]) <= set(ROOMS)
     assert told["callable"]
     assert told["heavy"] == []
 

@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
 
+from mrirecon.aws import redrive
+from mrirecon.aws.clock import ServerClock
+from mrirecon.aws.redrive import lane
+from mrirecon.cloud.operators.operator import Operator
 from mrirecon.contract import environment as names
-from mrirecon.contract import redrive, states
+from mrirecon.contract import states
+from mrirecon.contract.codes import RetryableError
 from mrirecon.contract.environment import SettingError
 from mrirecon.contract.keys import Priority
 from mrirecon.contract.messages import ReconRequest
-from mrirecon.contract.redrive import lane
 from mrirecon.contract.states import Stage
-from tests.lambdas.lambda_kit import REGION, fail, load, session
+from tests.lambdas.lambda_kit import REGION, fail, load, session, watch
 
 QUEUES = {
     Stage.DECOMPRESS: (
@@ -76,6 +79,7 @@ class Stand:
     settings: Any
     sqs: Any
     ledger: Any
+    s3: Any
 
     def die(self, stage: Stage, body: str, *, group: str | None = None) -> None:
         more = {"MessageGroupId": group} if group else {}
@@ -100,8 +104,15 @@ class Stand:
 
     def call(self, stage: Stage, **more: Any) -> dict[str, Any]:
         request = self.module.Request.from_event({"stage": stage.value, **more})
-        told: dict[str, Any] = self.module.run(self.settings, self.sqs, self.ledger, request)
+        clients = self.module.Clients(self.sqs, self.s3, self.ledger, ServerClock())
+        told: dict[str, Any] = self.module.run(self.settings, clients, request)
         return told
+
+    def command(self, stage: Stage, **more: Any) -> dict[str, Any]:
+        """Do the same by ``mrirecon redrive``."""
+        operator = Operator()
+        seen = operator.dead_letters(stage).reasons()
+        return {"seen": seen, "given_back": operator.redrive(stage=stage, **more)[stage.value]}
 
     def bodies(self, name: str) -> list[str]:
         """Take everything out of a queue."""
@@ -122,7 +133,8 @@ def stand(ledger: Any, monkeypatch: pytest.MonkeyPatch) -> Stand:
     monkeypatch.setenv(names.LEDGER_TABLE, "ledger")
     monkeypatch.setattr(redrive, "WAIT_SECONDS", 0)  # moto has one server, and really waits
     module = load("redrive")
-    return Stand(module, module.Settings.from_environ(os.environ), sqs, ledger)
+    settings = module.Settings.from_environ(os.environ)
+    return Stand(module, settings, sqs, ledger, session().client("s3"))
 
 
 @pytest.mark.parametrize("stage", list(Stage))
@@ -181,31 +193,50 @@ def test_what_is_given_back_is_queued_again_in_the_ledger(stand: Stand, stage: S
     assert [it["Item"]["state"]["S"] for it in states_now] == ["queued", "failed"]
 
 
-@pytest.fixture
-def gateway_letters(stand: Stand) -> Stand:
-    """Two dead letters of a site behind a file gateway, as the worker's ledger writes left them."""
-    s3 = session().client("s3")
+@pytest.fixture(params=["versioned", "not versioned"])
+def gateway_letters(stand: Stand, request: pytest.FixtureRequest) -> Stand:
+    """Two dead letters of a site behind a file gateway, and the rows that the workers' tries left."""
+    s3 = stand.s3
     s3.create_bucket(Bucket="raw", CreateBucketConfiguration={"LocationConstraint": REGION})
-    s3.put_bucket_versioning(Bucket="raw", VersioningConfiguration={"Status": "Enabled"})
+    if request.param == "versioned":
+        s3.put_bucket_versioning(Bucket="raw", VersioningConfiguration={"Status": "Enabled"})
     for n, code in enumerate(["disk_full", "timed_out"]):
         key = f"incoming/north/routine/{n}.tar"
-        version = s3.put_object(Bucket="raw", Key=key, Body=b"raw")["VersionId"]
-        pk = states.delivery_pk("raw", key, version)
+        put = s3.put_object(Bucket="raw", Key=key, Body=b"raw")
+        pk = states.delivery_pk("raw", key, put.get("VersionId") or put["ETag"].strip('"'))
         stand.put(pk, states.DELIVERY_SK, state="failed", code=code, scan_id=scan_id(n))
         stand.put(states.scan_pk(scan_id(n)), states.INTAKE_SK, state="failed", code=code)
         stand.die(Stage.DECOMPRESS, gateway_delivery(n))
     return stand
 
 
-@pytest.mark.xfail(strict=True, reason="the function does not look up the version that the worker read")
-@pytest.mark.parametrize("chosen_by", [{"reason": "disk_full"}, {"scan_id": scan_id(0)}])
-def test_what_a_gateway_announced_is_redriven(gateway_letters: Stand, chosen_by: dict[str, str]) -> None:
-    told = gateway_letters.call(Stage.DECOMPRESS, **chosen_by)
+@pytest.mark.parametrize("by", ["call", "command"])
+@pytest.mark.parametrize("chosen", [{"reason": "disk_full"}, {"scan_id": scan_id(0)}])
+def test_what_a_gateway_announced_is_redriven(
+    gateway_letters: Stand, by: str, chosen: dict[str, str]
+) -> None:
+    """A gateway tells neither version nor ETag; the ledger's keys hold what the worker found there."""
+    told = getattr(gateway_letters, by)(Stage.DECOMPRESS, **chosen)
     assert told["seen"] == {"disk_full": 1, "timed_out": 1}
     assert told["given_back"] == 1
     assert gateway_letters.bodies(names.DECOMPRESS_ROUTINE_QUEUE_URL) == [gateway_delivery(0)]
     assert gateway_letters.state_of_intake(0) == "queued"
     assert gateway_letters.state_of_intake(1) == "failed"
+
+
+def test_a_bucket_that_may_not_be_read_is_an_error_not_an_unknown_reason(gateway_letters: Stand) -> None:
+    fail(gateway_letters.s3, "HeadObject", "403")
+    with pytest.raises(RetryableError, match="want of a permission"):
+        gateway_letters.call(Stage.DECOMPRESS)
+    assert len(gateway_letters.bodies(names.DECOMPRESS_DEAD_LETTER_QUEUE_URL)) == 2
+
+
+def test_an_archive_outside_the_prefix_is_not_looked_at(gateway_letters: Stand) -> None:
+    """Nobody has the right to, and it must not keep the other letters from going back."""
+    calls = watch(gateway_letters.s3, "HeadObject")
+    gateway_letters.die(Stage.DECOMPRESS, gateway_delivery(3).replace("incoming/", "elsewhere/"))
+    assert gateway_letters.call(Stage.DECOMPRESS)["seen"] == {"disk_full": 1, "timed_out": 1, "unknown": 1}
+    assert {call["Key"].partition("/")[0] for call in calls} == {"incoming"}
 
 
 def test_what_is_no_message_of_ours_stays_unless_asked_for(stand: Stand) -> None:
@@ -238,6 +269,14 @@ def test_a_dry_run_counts_and_changes_nothing(stand: Stand) -> None:
     assert len(stand.bodies(names.RECON_DEAD_LETTER_QUEUE_URL)) == 3
 
 
+@pytest.mark.parametrize("stage", list(Stage))
+def test_a_dry_run_writes_nothing_into_the_ledger(stand: Stand, stage: Stage) -> None:
+    stand.die(stage, request(1) if stage is Stage.RECON else delivery(1))  # no worker came so far as a row
+    told = stand.call(stage, dry_run=True)
+    assert told["seen"] == {"unknown": 1}
+    assert stand.ledger.scan(TableName="ledger")["Items"] == []
+
+
 def test_the_site_stays_the_message_group(stand: Stand) -> None:
     stand.die(Stage.RECON, request(1), group="north")
     stand.call(Stage.RECON)
@@ -253,7 +292,7 @@ def test_a_failed_call_loses_no_letter(stand: Stand, client: str, operation: str
     for n in range(3):
         stand.die(Stage.RECON, request(n))
     calls = fail(getattr(stand, client), operation, times=1)
-    with pytest.raises(ClientError):
+    with pytest.raises(RetryableError, match="ThrottlingException"):
         stand.call(Stage.RECON)
     assert calls
     stand.call(Stage.RECON)

@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 from mrirecon.aws import client as aws
+from mrirecon.aws.table import Table
 from mrirecon.cloud.stages import decompress_worker, recon_worker
 from mrirecon.cloud.worker.failpoints import Failpoints
 from mrirecon.cloud.worker.hold import Drain
@@ -309,15 +310,11 @@ class World:
         }
 
     def items(self):
-        with self.environment():
-            from mrirecon.aws.clock import ServerClock
-            from mrirecon.aws.ledger import DynamoLedger
-
-            ledger = DynamoLedger(self.db, self.table, ServerClock())
+        table = Table(self.db, self.table)
         found, start = [], {}
         while True:
             told = self.db.scan(TableName=self.table, **start)
-            found += [ledger._plain(item) for item in told["Items"]]
+            found += [table.plain(item) for item in told["Items"]]
             if not told.get("LastEvaluatedKey"):
                 return found
             start = {"ExclusiveStartKey": told["LastEvaluatedKey"]}

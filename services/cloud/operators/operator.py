@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...aws import client as aws
 from ...aws.clock import ServerClock
@@ -24,6 +25,9 @@ from ...contract.codes import Code, PermanentError, RetryableError
 from ...contract.ids import scan_id_from_digest
 from ...contract.keys import Priority
 from ...contract.states import Stage, State
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
 
 _COUNTS = {
     "visible": "ApproximateNumberOfMessages",
@@ -91,8 +95,6 @@ class Operator:
         self._environ = dict(os.environ if environ is None else environ)
         self._clock = ServerClock()
         self._ledger: DynamoLedger | None = None
-        self._sqs: Any = None
-        self._s3: Any = None
 
     def status(self, scan_id: str | None = None, *, limit: int = 100) -> list[ScanStatus]:
         """Return all scans (the most recently changed first) or the rows of one."""
@@ -140,7 +142,7 @@ class Operator:
         scan = scan_id_from_digest(digest)
         bucket = self._setting(env.RAW_BUCKET)
         key = keys.incoming(site, priority, f"{scan}.tar")
-        store = S3Store(self._client("s3"))
+        store = self._store
         there = store.head(bucket, key)
         if there is None or there.sha256 != digest:
             store.upload(archive, bucket, key, replace=there.etag if there else None)
@@ -196,20 +198,20 @@ class Operator:
         done = {}
         for each in Stage if stage is None else [stage]:
             lanes = {lane: self._setting(_URLS[each, lane.value]) for lane in Priority}
-            done[each.value] = self.dead_letters(each).redrive(lanes, reason=reason, scan_id=scan_id)
+            redriven = self.dead_letters(each).redrive(lanes, reason=reason, scan_id=scan_id)
+            done[each.value] = redriven.given_back
         return done
 
     def dead_letters(self, stage: Stage) -> DeadLetters:
         """Return the dead letters of a stage."""
         url = self._setting(_URLS[stage, "dead"])
-        store = S3Store(self._client("s3"))
-        return DeadLetters(self._client("sqs"), url, stage=stage, store=store, ledger=self.ledger())
+        return DeadLetters(self._sqs, url, stage=stage, store=self._store, ledger=self.ledger())
 
     def ledger(self) -> Ledger:
         """Return the ledger."""
         if self._ledger is None:
             table = self._setting(env.LEDGER_TABLE)
-            self._ledger = DynamoLedger(self._client("dynamodb"), table, self._clock)
+            self._ledger = DynamoLedger(aws.client("dynamodb", self._clock), table, self._clock)
         return self._ledger
 
     def _counts(self, stage: Stage, lane: str) -> dict[str, int]:
@@ -218,16 +220,15 @@ class Operator:
 
     def _lane(self, stage: Stage, lane: str) -> SqsQueue:
         url = self._setting(_URLS[stage, lane])
-        return SqsQueue(self._client("sqs"), url, name=f"{stage.value} {lane}", visibility=30)
+        return SqsQueue(self._sqs, url, name=f"{stage.value} {lane}", visibility=30)
 
-    def _client(self, service: str) -> Any:
-        if service == "sqs":
-            self._sqs = self._sqs or aws.client("sqs", self._clock)
-            return self._sqs
-        if service == "s3":
-            self._s3 = self._s3 or aws.client("s3", self._clock)
-            return self._s3
-        return aws.client(service, self._clock)
+    @functools.cached_property
+    def _sqs(self) -> SQSClient:
+        return aws.client("sqs", self._clock)
+
+    @functools.cached_property
+    def _store(self) -> S3Store:
+        return S3Store(aws.client("s3", self._clock))
 
     def _setting(self, name: str) -> str:
         value = self._environ.get(name, "")

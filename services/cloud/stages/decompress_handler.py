@@ -14,7 +14,7 @@ from typing import Any
 
 from ...aws.clock import iso
 from ...aws.ports import Claim, Ledger, ObjectInfo, ObjectStore, Queue, Row
-from ...aws.references import pinned
+from ...aws.references import delivery_pk, pinned
 from ...aws.store import SHA256, ReplacedError, require_free
 from ...contract import keys, states
 from ...contract import metrics as names
@@ -80,9 +80,12 @@ class IntakeHandler:
         except RetryableError as error:
             self._endings.retry(hold, error, [])
         delivery = pinned(told, info)
-        pk = states.delivery_pk(delivery.bucket, delivery.key, delivery.version or delivery.etag)
         taken = self.ledger.claim(
-            pk, states.DELIVERY_SK, self.owner, hold.lease, announced_at=delivery.announced_at
+            delivery_pk(delivery),
+            states.DELIVERY_SK,
+            self.owner,
+            hold.lease,
+            announced_at=delivery.announced_at,
         )
         if isinstance(taken, Row):
             if not taken.ended:

@@ -1,8 +1,7 @@
 """Walk a dead-letter queue, and give letters back to the lane they came from.
 
-Knows nothing of boto3 but the shape of four calls of an SQS client, so that a Lambda and the command line can
-share it. A letter is sent before it is deleted: what dies between the two is done again, and a scan announced
-twice ends once.
+A letter is sent before it is deleted: what dies between the two is done again, and a scan announced twice
+ends once.
 """
 
 from __future__ import annotations
@@ -10,12 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
-from .codes import PermanentError
-from .keys import Priority, parse_incoming
-from .messages import NotAMessageError, ReconRequest, deliveries
-from .states import Stage, State
+from ..contract.codes import PermanentError
+from ..contract.keys import Priority, parse_incoming
+from ..contract.messages import NotAMessageError, ReconRequest, deliveries
+from ..contract.states import Stage, State
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
 
 LOOK_SECONDS = 120
 """How long a letter that was looked at stays hidden, should the walk die before it shows it again."""
@@ -25,26 +27,6 @@ POISON = "poison"
 """The reason of a letter that is no message of ours; it is given back only when asked for by this name."""
 UNKNOWN = "unknown"
 """The reason of a letter whose scan's end nobody recorded."""
-
-
-class Sqs(Protocol):
-    """The calls of an SQS client that are needed."""
-
-    def receive_message(self, **arguments: Any) -> Mapping[str, Any]:
-        """As boto3's."""
-        ...
-
-    def send_message(self, **arguments: Any) -> Mapping[str, Any]:
-        """As boto3's."""
-        ...
-
-    def delete_message(self, **arguments: Any) -> Mapping[str, Any]:
-        """As boto3's."""
-        ...
-
-    def change_message_visibility(self, **arguments: Any) -> Mapping[str, Any]:
-        """As boto3's."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +48,7 @@ class Redriven:
 
 
 def letters(
-    sqs: Sqs, url: str, *, look_seconds: int = LOOK_SECONDS, wait_seconds: int | None = None
+    sqs: SQSClient, url: str, *, look_seconds: int = LOOK_SECONDS, wait_seconds: int | None = None
 ) -> Generator[Letter, None, None]:
     """Yield each dead letter once; when the walk is over, all that were not deleted are visible again."""
     wait_seconds = WAIT_SECONDS if wait_seconds is None else wait_seconds
@@ -117,7 +99,7 @@ def cause(items: Iterable[tuple[str, str]]) -> str:
 
 
 def redrive(
-    sqs: Sqs,
+    sqs: SQSClient,
     dead_letters: str,
     lanes: Mapping[Priority, str],
     stage: Stage,
@@ -131,7 +113,7 @@ def redrive(
     look_seconds: int = LOOK_SECONDS,
     wait_seconds: int | None = None,
 ) -> Redriven:
-    """Give dead letters back: of one ``reason``, of one scan (``is_about`` its body), or all but poison.
+    """Give dead letters back: of one ``reason``, of one scan (``is_about`` its body), or all except poison.
 
     Parameters
     ----------
@@ -176,18 +158,19 @@ def redrive(
                 continue
             if before is not None:
                 before(letter.body)
-            group = {} if letter.group is None else {"MessageGroupId": letter.group}
-            sqs.send_message(QueueUrl=lanes[lane(stage, letter.body)], MessageBody=letter.body, **group)
+            to = lanes[lane(stage, letter.body)]
+            if letter.group is None:
+                sqs.send_message(QueueUrl=to, MessageBody=letter.body)
+            else:
+                sqs.send_message(QueueUrl=to, MessageBody=letter.body, MessageGroupId=letter.group)
             sqs.delete_message(QueueUrl=dead_letters, ReceiptHandle=letter.receipt)
     finally:
         walk.close()
     return Redriven(dict(seen), count)
 
 
-def _show(sqs: Sqs, url: str, receipt: str) -> None:
+def _show(sqs: SQSClient, url: str, receipt: str) -> None:
     try:
         sqs.change_message_visibility(QueueUrl=url, ReceiptHandle=receipt, VisibilityTimeout=0)
-    except Exception as error:
-        # Deleted, or visible again by itself: a client's error. Anything else is no answer of SQS.
-        if not hasattr(error, "response"):
-            raise
+    except sqs.exceptions.ClientError:
+        return  # deleted, or visible again by itself
