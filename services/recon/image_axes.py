@@ -1,8 +1,8 @@
 """In which directions the axes of our images run in the patient, by the sign of the vendor's transform.
 
 Images are made by the inverse Fourier transform, ``exp(+2 pi i k x)``. MRD's directions mean that x, y and z
-grow along them. Siemens' raw data are of the other sign: their images run *against* the header's read and phase
-direction, and the partitions of a 3-D scan against its slice direction. ``docs/dicom.md`` lists the sources.
+grow along them. Siemens' raw data are of the other sign: their images run *against* the header's read and
+phase direction, and the partitions of a 3-D scan against its slice direction. ``docs/dicom.md`` says whence.
 """
 
 from __future__ import annotations
