@@ -131,6 +131,17 @@ class DynamoLedger:
         )
         return changed is not None
 
+    def reopen(self, row: Row) -> bool:
+        """Set an ended item back to ``queued``, unless it has changed since ``row`` was read."""
+        changed = self._update(
+            row.pk,
+            row.sk,
+            {"state": State.QUEUED.value, "updated_at": iso(self.clock.now())},
+            condition="#state = :was AND #token = :token",
+            values={":was": row.state.value, ":token": row.token},
+        )
+        return changed is not None
+
     def attempt(self, scan_id: str, stage: Stage, token: int, **attributes: Any) -> None:
         """Append to an attempt's item; what is there stays."""
         self._update(states.scan_pk(scan_id), states.attempt_sk(stage, token), {}, first=attributes)

@@ -200,6 +200,13 @@ class Ledger(Protocol):
         """Set a ``failed`` item back to ``queued``."""
         ...
 
+    def reopen(self, row: Row) -> bool:
+        """Set an ended item back to ``queued``, unless it has changed since ``row`` was read.
+
+        Only for an intake whose k-space file is gone before its images were made.
+        """
+        ...
+
     def attempt(self, scan_id: str, stage: Stage, token: int, **attributes: Any) -> None:
         """Append to an attempt's item; what is there stays."""
         ...

@@ -85,6 +85,40 @@ class ReconRequest:
             raise NotAMessageError("The reconstruction request lacks a field, or one is no such.") from None
 
 
+@dataclass(frozen=True)
+class Announcement:
+    """What a message on a decompress queue announces; ``unreadable`` counts the records that are not."""
+
+    deliveries: tuple[Delivery, ...]
+    unreadable: int = 0
+
+
+def announcement(body: str) -> Announcement:
+    """Return what a message announces, however many of its records can be read.
+
+    One S3 notification may hold several records: a malformed one must not hold up the others' scans.
+
+    Raises
+    ------
+    NotAMessageError
+        When the message is of no known form, or none of its records can be read.
+    """
+    data = _json_object(body)
+    records = data.get("Records")
+    if not isinstance(records, list) or len(records) < 2:
+        return Announcement(tuple(deliveries(body)))
+    found: list[Delivery] = []
+    unreadable = 0
+    for record in records:
+        try:
+            found += deliveries(json.dumps({"Records": [record]}))
+        except NotAMessageError:
+            unreadable += 1
+    if unreadable == len(records):
+        raise NotAMessageError("The event lacks what tells where the archive lies.")
+    return Announcement(tuple(found), unreadable)
+
+
 def deliveries(body: str) -> list[Delivery]:
     """Return the deliveries a message on a decompress queue announces.
 

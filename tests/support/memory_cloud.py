@@ -225,6 +225,14 @@ class MemoryLedger:
         self._set(row, state=State.QUEUED)
         return True
 
+    def reopen(self, row):
+        self._pause("reopen")
+        there = self.items.get((row.pk, row.sk))
+        if there is None or (there.state, there.token) != (row.state, row.token):
+            return False
+        self._set(there, state=State.QUEUED)
+        return True
+
     def attempt(self, scan_id, stage, token, **attributes):
         self._pause("attempt")
         key = (states.scan_pk(scan_id), states.attempt_sk(stage, token))

@@ -8,7 +8,7 @@ same bytes apart.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ...contract import keys, states
 from ...contract import metrics as names
 from ...contract.codes import Code, IncompleteError, PermanentError, RetryableError
 from ...contract.ids import recon_id, scan_id_from_digest
-from ...contract.messages import Delivery, ReconRequest, deliveries
+from ...contract.messages import Delivery, NotAMessageError, ReconRequest, announcement
 from ...contract.profiles import DEFAULT_PROFILE, RECON_VERSION, Profile, profile
 from ...contract.states import Stage, State, TimePoint
 from ..worker import logs, metrics
@@ -61,13 +61,22 @@ class IntakeHandler:
         return endings.Endings(self.stage, self.ledger, self.store, self.quarantine_bucket, self.retry_base)
 
     def handle(self, hold: Hold) -> None:
-        """Do all deliveries that a message announces (S3 puts one into each)."""
+        """Do all deliveries that a message announces (S3 puts one into each).
+
+        Raises
+        ------
+        NotAMessageError
+            When the message, or one of its records, cannot be read; those that can be read are done first.
+        """
+        announced = announcement(hold.message.body)
         waits: list[Wait] = []
-        for delivery in deliveries(hold.message.body):
+        for delivery in announced.deliveries:
             try:
                 self._deliver(delivery, hold)
             except Wait as wait:
                 waits.append(wait)
+        if announced.unreadable:
+            raise NotAMessageError(f"{announced.unreadable} records of the event could not be read.")
         if waits:
             raise min(waits, key=lambda wait: wait.seconds)
 
@@ -90,6 +99,11 @@ class IntakeHandler:
         if isinstance(taken, Row):
             if not taken.ended:
                 raise self._busy(taken)
+            if taken.state is State.REJECTED:
+                # Its worker may have died between recording the end and keeping the archive.
+                ident = str(taken.get("scan_id") or pk.partition("#")[2])
+                self._endings.keep_rejected(taken, delivery, ident)
+                self._endings.release(hold, delivery)
             self._duplicate(hold)
             return
         hold.keep(taken)
@@ -239,6 +253,9 @@ class IntakeHandler:
             priority=place.priority.value,
             announced_at=request.announced_at,
         )
+        if row.state is State.FAILED and self.ledger.requeue(row.pk, row.sk):
+            # The archive was delivered again: that asks for another try, as a redrive would.
+            row = replace(row, state=State.QUEUED)
         if not row.ended:
             self.recon_lanes[place.priority].send(request.dumps(), group=place.site)
         return row
@@ -251,16 +268,30 @@ class IntakeHandler:
         if row is None or row.state not in {State.DONE, State.REJECTED}:
             return False
         if row.state is State.DONE:
-            # The images may still be outstanding: who makes them releases this copy of the archive, too.
             request = self._request(scan, delivery, place)
-            images = self._send(request, place) if request else None
-            if images is None or images.state in {State.DONE, State.REJECTED}:
-                self.store.tag_ended(delivery.bucket, delivery.key, delivery.version)
+            if request is not None:
+                images: Row | None = self._send(request, place)
+            else:
+                images = self._images_of(row)
+                if images is None or images.state not in {State.DONE, State.REJECTED}:
+                    # The k-space file has expired before its images were made: make it anew.
+                    self.ledger.reopen(row)
+                    return False
+            # While the images are outstanding, who makes them releases this copy of the archive, too.
+            ended = images is not None and images.state in {State.DONE, State.REJECTED}
         else:
-            self.store.tag_ended(delivery.bucket, delivery.key, delivery.version)
+            self._endings.keep_rejected(row, delivery, scan)
+            ended = True
         hold.settle(claim, row.state, code=row.get("code") or "", message=row.get("message") or "")
+        if ended:
+            self._endings.release(hold, delivery)
         self._duplicate(hold)
         return True
+
+    def _images_of(self, intake: Row) -> Row | None:
+        """Return the state item of the reconstruction that an intake asked for."""
+        ident = intake.get("recon_id")
+        return self.ledger.get(intake.pk, states.recon_sk(str(ident))) if ident else None
 
     def _incomplete(
         self,

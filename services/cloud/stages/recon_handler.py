@@ -74,7 +74,9 @@ class ImagingHandler:
             if not taken.ended:
                 left = taken.lease_until - self.ledger.clock.now()
                 raise Wait(max(1.0, left + 1), counts=False)
-            self._release_raw(request)
+            if taken.state is State.REJECTED and request.raw is not None:
+                self._endings.keep_rejected(taken, request.raw, request.scan_id)
+            self._endings.release(hold, request.raw)
             logs.get().info("this request found its work done")
             metrics.emit({names.STAGE: self.stage.value}, {names.DUPLICATES: 1})
             return
@@ -129,8 +131,8 @@ class ImagingHandler:
             published = self._publish(request, record, claim, hold)
         trail.mark(TimePoint.PUBLISHED)
         hold.settle(claim, State.DONE, body=published.decode(), code="", message="Images were made.")
-        self._release_raw(request)
         self._finished(request, trail)
+        self._endings.release(hold, request.raw)
 
     @contextmanager
     def _kspace(self, request: ReconRequest, folder: Path, hold: Hold) -> Iterator[Path]:
@@ -186,10 +188,6 @@ class ImagingHandler:
         if there is None:
             raise RetryableError(Code.STORAGE, "The record was refused as present, yet it is not there.")
         return there
-
-    def _release_raw(self, request: ReconRequest) -> None:
-        if request.raw is not None:
-            self.store.tag_ended(request.raw.bucket, request.raw.key, request.raw.version)
 
     def _finished(self, request: ReconRequest, trail: Trail) -> None:
         seconds = trail.seconds(TimePoint.RECON_RECEIVED, TimePoint.PUBLISHED)

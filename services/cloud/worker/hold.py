@@ -95,7 +95,11 @@ class Hold:
         self._lock = threading.Lock()
         self._begun = time.monotonic()
         self._total = total
-        self._thread = threading.Thread(target=self._run, daemon=True, name="heartbeat")
+        # Two threads: a queue that does not answer must not let a lease lapse at a ledger that does.
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(beat_one,), daemon=True, name=name)
+            for name, beat_one in (("heartbeat", self._renew_claims), ("visibility", self._extend))
+        ]
 
     @property
     def last_try(self) -> bool:
@@ -103,14 +107,16 @@ class Hold:
         return self.message.receives >= self.lane.max_receives > 0
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def keep(self, claim: Claim) -> None:
         """Renew ``claim`` with every beat until it is settled or the message let go."""
@@ -154,17 +160,25 @@ class Hold:
             self._lost.set()
             raise LostClaim
 
-    def _run(self) -> None:
+    def _repeat(self, beat_one: Callable[[], None]) -> None:
         while not self._stop.wait(self.lease / 3):
-            self.renew()
+            beat_one()
 
     def renew(self) -> None:
-        """Do one beat."""
+        """Do one beat of both."""
+        self._renew_claims()
+        self._extend()
+
+    def _extend(self) -> None:
+        """Keep the message hidden."""
         try:
             # A stale receipt alone is no loss: the ledger's token decides who may publish.
             self.lane.extend(self.message, self.lease)
         except MrireconError as error:
             logs.get().warning("heartbeat: visibility not extended", **logs.describe(error))
+
+    def _renew_claims(self) -> None:
+        """Prolong the leases, and show that this worker lives."""
         with self._lock:
             claims = list(self._claims.items())
         for claim, last in claims:

@@ -189,7 +189,7 @@ class Worker:
         except HandBack:
             return lambda: lane.extend(message, 0)
         except LostClaim:
-            logs.get().warning("another worker holds this scan; nothing was published")
+            logs.get().warning("another worker holds this scan now; it is left to that one")
             return lambda: None
         except NotAMessageError:
             logs.get().error("a message of no known form; it goes to the dead letters")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ...aws.clock import iso
-from ...aws.ports import Claim, Ledger, ObjectStore
+from ...aws.ports import Claim, Ledger, ObjectStore, Row
 from ...aws.queue import backoff
 from ...contract import keys
 from ...contract import metrics as names
@@ -47,18 +47,38 @@ class Endings:
     def reject(
         self, hold: Hold, error: PermanentError, claims: Sequence[Claim], raw: Delivery | None, ident: str
     ) -> None:
-        """Keep the archive with its reason under quarantine, then record the end, then release the original.
+        """Record the end, then keep the archive with its reason under quarantine, then release the original.
 
-        Every step may be done twice; a worker that dies between two leaves the message to the next.
+        The record comes first: it is the one step that a worker whose claim is lost cannot take, so nothing
+        reaches the quarantine of a scan that another worker has published.  A worker that dies afterwards
+        leaves the rest to the next receive of the message (:meth:`keep_rejected`).
+
+        Raises
+        ------
+        LostClaim
+            When another worker holds a newer token; nothing was done.
         """
+        # The scan before its delivery: whoever finds the delivery ended may rely on the scan's end.
+        for claim in reversed(claims):
+            hold.settle(claim, State.REJECTED, code=error.code.value, message=error.message)
+        logs.get().warning("scan rejected", **logs.describe(error))
+        self.count(State.REJECTED, error.code)
+        self._keep(error.code.value, error.message, raw, ident)
+        self.release(hold, raw)
+
+    def keep_rejected(self, row: Row, raw: Delivery, ident: str) -> None:
+        """Keep the archive of a scan that ``row`` says is rejected, unless it is kept already."""
+        self._keep(str(row.get("code") or ""), str(row.get("message") or ""), raw, ident)
+
+    def _keep(self, code: str, message: str, raw: Delivery | None, ident: str) -> None:
         reason = {
             "scan_id": ident,
             "stage": self.stage.value,
-            "code": error.code.value,
-            "message": error.message,
+            "code": code,
+            "message": message,
             "rejected_at": iso(self.ledger.clock.now()),
         }
-        if raw is not None and error.code is not Code.GONE:
+        if raw is not None and code != Code.GONE.value:
             target = keys.quarantine(ident)
             if self.store.head(self.quarantine_bucket, target) is None:
                 try:
@@ -67,12 +87,29 @@ class Endings:
                     reason["archive"] = "removed before it could be kept"
         text = json.dumps(reason, indent=2) + "\n"
         self.store.put_if_absent(self.quarantine_bucket, keys.quarantine(ident, "reason.json"), text.encode())
-        for claim in claims:
-            hold.settle(claim, State.REJECTED, code=error.code.value, message=error.message)
-        if raw is not None:
+
+    def release(self, hold: Hold, raw: Delivery | None) -> None:
+        """Mark the archive of an ended scan, so that it moves to the archive tier.
+
+        The scan has ended whatever becomes of the mark: a refused one is tried again by the next receives of
+        the message, and on the last one only logged.
+
+        Raises
+        ------
+        Wait
+            When the mark could not be set and the message may come again.
+        """
+        if raw is None:
+            return
+        try:
             self.store.tag_ended(raw.bucket, raw.key, raw.version)
-        logs.get().warning("scan rejected", **logs.describe(error))
-        self.count(State.REJECTED, error.code)
+        except MrireconError as error:
+            said = logs.describe(error)
+            if hold.last_try:
+                logs.get().error("the scan has ended, but its archive could not be marked as ended", **said)
+                return
+            logs.get().warning("archive not marked as ended; the mark is tried again", **said)
+            raise Wait(backoff(hold.message.receives, self.retry_base)) from None
 
     def retry(self, hold: Hold, error: MrireconError, claims: Sequence[Claim]) -> NoReturn:
         """Let the next try have the scan, after a while; or record that the tries are spent.
