@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ..contract.causes import ours
 from ..contract.codes import Code, PermanentError, RetryableError
 from ..contract.keys import DONE_TAG
 from . import client as aws
@@ -296,9 +297,7 @@ def _write(file: Any, block: bytes) -> None:
     try:
         file.write(block)
     except OSError as error:
-        raise RetryableError(
-            Code.DISK_FULL, "The scratch disk filled up while reading; it is tried again when there is room."
-        ) from error
+        raise ours(error) from error
 
 
 def _lost_race(error: BaseException) -> bool:

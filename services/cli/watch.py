@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from functools import partial
 from pathlib import Path
 
-from ..contract.codes import MrireconError
+from ..contract.codes import End, MrireconError
 from ..contract.profiles import DEFAULT_PROFILE, PROFILES
 from ..local.runner import Outcome, run_archive
 from .exits import Exit
@@ -53,7 +53,7 @@ def command(arguments: Namespace) -> int:
         served = Watch(arguments.share, arguments.out, work, settle=arguments.settle)
     except MrireconError as error:
         print(f"mrirecon watch: {error.message}", file=sys.stderr)
-        return Exit.USAGE
+        return Exit.FAILED if error.end is End.FAILED else Exit.USAGE
     print("Watching. Drop archives into the share; Ctrl-C ends.", file=sys.stderr, flush=True)
     quiet_since = time.monotonic()
 

@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .codes import Code, End, MrireconError
+from .causes import ours
+from .codes import End
 
 SCHEMA_VERSION = 1
 
@@ -65,20 +66,15 @@ def new_record(scan_id: str | None = None) -> dict[str, Any]:
 def end_record(record: dict[str, Any], error: BaseException | None) -> dict[str, Any]:
     """Set ``status``, ``code`` and ``message`` of ``record`` from how the scan ended; return it.
 
-    An error that is not one of ours becomes ``failed: internal`` with its type only: its text may hold
-    what a file said. What an error of ours carries as ``known`` enters the record too.
+    A foreign error enters it as what :mod:`.causes` says it means; its own text may hold what a file said.
+    What an error of ours carries as ``known`` enters the record too.
     """
     if error is None:
         record.update(status=End.DONE.value, code="", message="Images were made.")
-    elif isinstance(error, MrireconError):
-        record.update(error.known or {})
-        record.update(status=error.end.value, code=error.code.value, message=error.message)
     else:
-        record.update(
-            status=End.FAILED.value,
-            code=Code.INTERNAL.value,
-            message=f"An unexpected {type(error).__name__} stopped the scan; the archive is untouched.",
-        )
+        told = ours(error)
+        record.update(told.known or {})
+        record.update(status=told.end.value, code=told.code.value, message=told.message)
     return record
 
 

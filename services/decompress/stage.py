@@ -15,12 +15,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..contract.causes import cause_of
 from ..contract.codes import Code, IncompleteError, PermanentError, RetryableError
 from ..contract.ids import scan_id_from_digest
 from ..contract.progress import Progress, silent
 from .limits import MIB, Limits
 from .sandbox import parent as sandbox
-from .sandbox.os_errors import DISK_FULL
 
 _AN_ARCHIVE = "one tar file (.tar, .tar.gz, .tar.zst, .tar.xz or .tar.bz2)"
 _TOLD_APART = frozenset({"format", "acquisitions_digest", "profile", "seconds", "warnings"})
@@ -257,8 +257,11 @@ def _private_folder(prefix: str, parent: Path | None) -> Path:
     try:
         return Path(tempfile.mkdtemp(prefix=prefix, dir=parent)).absolute()
     except OSError as error:
-        code = Code.DISK_FULL if error.errno in DISK_FULL else Code.STORAGE
-        raise RetryableError(code, "No temporary folder could be made; the scan is tried again.") from None
+        cause = cause_of(error)
+        raise RetryableError(
+            cause.code if cause else Code.STORAGE,
+            "No temporary folder could be made: check the disk of TMPDIR and its access rights.",
+        ) from None
 
 
 def _open(archive: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 import tempfile
@@ -13,14 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..contract import ids
-from ..contract.codes import Code, End, MrireconError, PermanentError, RetryableError
+from ..contract import causes, ids
+from ..contract.codes import Code, End, PermanentError, RetryableError
 from ..contract.keys import RECORD_FILE
 from ..contract.profiles import RECON_VERSION, Profile, profile
 from ..contract.progress import Progress, silent
 from ..contract.record import dumps, end_record, new_record
-
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
@@ -71,15 +68,13 @@ def run_archive(
     begun = time.monotonic()
     record = new_record()
     place: Path | None = None
-    error: BaseException | None = None
     try:
         with _scratch(out) as (scratch, stage):
             record, place = _journey(
                 archive, out, scratch, stage, (profile_name, method, device), record, progress
             )
     except Exception as caught:
-        error = _explained(caught)
-        record = end_record(record, error)
+        record = end_record(record, caught)
         record["scan_id"] = record["scan_id"] or (
             # the intake gives what it rejects an id, but where reading all of it would take too long
             caught.scan_id if isinstance(caught, PermanentError) else _scan_id(archive)
@@ -196,21 +191,6 @@ def _scan_id(archive: Path) -> str | None:
         return None
 
 
-def _explained(error: Exception) -> Exception:
-    """Give the errors of the machine (not of the scan) a sentence."""
-    if isinstance(error, MrireconError):
-        return error
-    if isinstance(error, MemoryError):
-        return RetryableError(
-            Code.OUT_OF_MEMORY, "The scan needs more memory than this machine has: use a larger one."
-        )
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
-        return RetryableError(
-            Code.DISK_FULL, "The disk of the results or the temporary folder is full: free some space."
-        )
-    return error
-
-
 @contextmanager
 def _scratch(out: Path) -> Iterator[tuple[Path, Path]]:
     """Yield a temporary folder and a stage on the results' own disk; neither outlives the block."""
@@ -219,7 +199,7 @@ def _scratch(out: Path) -> Iterator[tuple[Path, Path]]:
         probe = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
         probe.rmdir()
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if causes.cause_of(error) is causes.DISK_FULL:
             raise
         raise RetryableError(
             Code.STORAGE, "The results folder cannot be written: check --out and its rights."

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..contract.causes import cause_of, translated
 from ..contract.codes import Code, End, PermanentError
 from ..contract.ids import scan_id
 from ..contract.keys import Priority
@@ -114,7 +115,8 @@ class Watch:
         self._tries: dict[Path, tuple[int, float]] = {}
         self._looks: dict[Path, tuple[Seen, float]] = {}
         self._state = out / STATE_FOLDER
-        self._state.mkdir(parents=True, exist_ok=True)
+        with translated():
+            self._state.mkdir(parents=True, exist_ok=True)
 
     def serve(
         self,
@@ -135,8 +137,16 @@ class Watch:
         """Do settled files, ``stat`` first, then the oldest, until one ends; ``None`` when none does."""
         for path, seen in self._settled():
             outcome = self._final(path, self._run(path, self._out))
-            if self._ends(path, seen, outcome):
-                return outcome
+            try:
+                if self._ends(path, seen, outcome):
+                    return outcome
+            except OSError as error:
+                if (cause := cause_of(error)) is None:
+                    continue  # the file is gone: the next look decides
+                # It stays unnoted, so it is done again, after a while, until its end can be kept.
+                self._tries[path] = (self._tries.get(path, (0, 0.0))[0], self._clock() + self._retry_after)
+                told = cause.error()
+                return _changed(outcome, told.end, told.code, told.message)
         return None
 
     def _settled(self) -> list[tuple[Path, Seen]]:
@@ -167,14 +177,16 @@ class Watch:
         """Return the second ``incomplete`` of an archive as the rejection it is: no more of it came."""
         if End(outcome.status) is not End.INCOMPLETE or path not in self._tries:
             return outcome
-        told: Any = outcome
-        rejected: Outcome = replace(
-            told, status=End.REJECTED.value, code=Code.TRUNCATED.value, message=_TRUNCATED
-        )
-        return rejected
+        return _changed(outcome, End.REJECTED, Code.TRUNCATED, _TRUNCATED)
 
     def _ends(self, path: Path, seen: Seen, outcome: Outcome) -> bool:
-        """Note the end of an archive, or when it is to be tried again; tell whether it ended."""
+        """Note the end of an archive, or when it is to be tried again; tell whether it ended.
+
+        Raises
+        ------
+        OSError
+            Where its end could not be kept.
+        """
         if Seen.of(path) != seen:
             return False  # written or taken away while it was read: it is looked at anew
         end = End(outcome.status)
@@ -186,10 +198,7 @@ class Watch:
             self._tries[path] = (tries + 1, self._clock() + self._retry_after)
             return False
         if end is End.REJECTED:
-            try:
-                self._quarantine(path, outcome.scan_id or _scan_id(path), outcome.code, outcome.message)
-            except OSError:
-                return False  # no room, or the file is gone: the next look decides
+            self._quarantine(path, outcome.scan_id or _scan_id(path), outcome.code, outcome.message)
         self._note(path, seen)
         return True
 
@@ -210,6 +219,7 @@ class Watch:
             return None
 
     def _note(self, path: Path, seen: Seen) -> None:
+        self._state.mkdir(parents=True, exist_ok=True)
         _write(self._note_of(path), {"seen": [seen.size, seen.modified_ns, seen.inode]})
         self._tries.pop(path, None)
 
@@ -217,6 +227,12 @@ class Watch:
         # By digest: the file's name may hold a patient's.
         name = hashlib.sha256(os.fsencode(path.relative_to(self._share))).hexdigest()[:32]
         return self._state / f"{name}.json"
+
+
+def _changed(outcome: Outcome, end: End, code: Code, message: str) -> Outcome:
+    told: Any = outcome
+    other: Outcome = replace(told, status=end.value, code=code.value, message=message)
+    return other
 
 
 _TRUNCATED = "The archive does not end, and no more of it came: copy it to the share again, whole."

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from ..contract.codes import Code, MrireconError, PermanentError, RetryableError
+from ..contract.causes import translated
+from ..contract.codes import Code, MrireconError, PermanentError
 from ..contract.ids import recon_id
 from ..contract.profiles import RECON_VERSION, Profile
 from ..contract.progress import Progress, silent
@@ -57,26 +58,21 @@ def reconstruct(
     PermanentError
         Where the data cannot be reconstructed as asked (pattern, calibration, settings); its ``known`` is
         what the record may tell of the scan all the same.
+        ``non_finite`` where its equations have no solution.
     RetryableError
-        ``out_of_memory``.
+        ``out_of_memory``, ``disk_full``, ``storage``, ``internal``: what :mod:`..contract.causes` knows.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        with open_kspace(kspace_path) as scan, _telling(results.found(scan)) as known:
-            run = Run(scan, profile, choose_device(device), progress or silent)
-            run.watch.seconds.update(intake_seconds or {})
-            known.update(results.sampled(run))
-            with hdf5.create(out_dir / "image.h5", run.geometry, scan.shape[0]) as images:
-                run.fill(images)
-                identity = recon_id(scan_id, profile.settings(), RECON_VERSION)
-                record = results.describe(run, images, scan_id, identity, intake_warnings)
-                results.write(run, out_dir, images, results.facts_of(run, record), record)
-            return record
-    except (MemoryError, torch.cuda.OutOfMemoryError) as error:
-        raise RetryableError(
-            Code.OUT_OF_MEMORY,
-            "The memory did not suffice for this scan: give the reconstruction a larger machine.",
-        ) from error
+    with translated(), open_kspace(kspace_path) as scan, _telling(results.found(scan)) as known:
+        run = Run(scan, profile, choose_device(device), progress or silent)
+        run.watch.seconds.update(intake_seconds or {})
+        known.update(results.sampled(run))
+        with hdf5.create(out_dir / "image.h5", run.geometry, scan.shape[0]) as images:
+            run.fill(images)
+            identity = recon_id(scan_id, profile.settings(), RECON_VERSION)
+            record = results.describe(run, images, scan_id, identity, intake_warnings)
+            results.write(run, out_dir, images, results.facts_of(run, record), record)
+        return record
 
 
 @contextmanager

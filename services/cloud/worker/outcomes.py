@@ -12,7 +12,8 @@ from ...aws.ports import Claim, Ledger, ObjectStore, Row
 from ...aws.queue import backoff
 from ...contract import keys
 from ...contract import metrics as names
-from ...contract.codes import Code, MrireconError, PermanentError, RetryableError
+from ...contract.causes import ours
+from ...contract.codes import Code, MrireconError, PermanentError
 from ...contract.messages import Delivery
 from ...contract.states import Stage, State
 from . import logs, metrics
@@ -20,13 +21,10 @@ from .hold import HandBack, Hold, Wait
 
 
 def known(error: Exception) -> MrireconError:
-    """Return ``error`` as one of ours: an unforeseen one may pass, so it is retryable."""
-    if isinstance(error, MrireconError):
-        return error
-    logs.get().error("unforeseen error", **logs.describe(error))
-    return RetryableError(
-        Code.INTERNAL, f"An unexpected {type(error).__name__} stopped the scan; the archive is untouched."
-    )
+    """Return ``error`` as one of ours; one that the worker did not raise on purpose is logged."""
+    if not isinstance(error, MrireconError):
+        logs.get().error("unforeseen error", **logs.describe(error))
+    return ours(error)
 
 
 def cost(seconds: float | None, price_per_hour: float | None) -> float | None:

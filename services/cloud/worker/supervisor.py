@@ -13,7 +13,6 @@ supervisor closes: nothing survives a worker that was killed.
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import json
 import multiprocessing
@@ -27,6 +26,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ...aws.ports import Check, never
+from ...contract.causes import ours
 from ...contract.codes import Code, IncompleteError, MrireconError, PermanentError, RetryableError
 from ...contract.progress import Progress
 
@@ -204,35 +204,9 @@ def _main(pipe: Connection, work: Work, warm_up: Callable[[], None] | None) -> N
     try:
         result = work(job, progress)
         say(result=asdict(result) if is_dataclass(result) and not isinstance(result, type) else result)
-    except MrireconError as error:
-        say(end=error.end.value, code=error.code.value, message=error.message)
-    except MemoryError:
-        say(**_failed(Code.OUT_OF_MEMORY, _MEMORY))
-    except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        say(
-            **_unknown(error)
-            if not full
-            else {"end": "failed", "code": Code.DISK_FULL.value, "message": _DISK}
-        )
     except Exception as error:
-        out_of_memory = type(error).__name__ == "OutOfMemoryError"  # torch's, which this room does not import
-        say(**_failed(Code.OUT_OF_MEMORY, _MEMORY) if out_of_memory else _unknown(error))
-
-
-_MEMORY = "The scan needs more memory than this machine has: it is tried again; give the worker more."
-_DISK = "The scratch disk filled up: it is tried again when there is room; give the worker a larger one."
-
-
-def _unknown(error: BaseException) -> dict[str, str]:
-    # The type only: the text of a library's error may hold what the archive says.
-    return _failed(
-        Code.INTERNAL, f"An unexpected {type(error).__name__} stopped the scan; the archive is untouched."
-    )
-
-
-def _failed(code: Code, message: str) -> dict[str, str]:
-    return {"end": "failed", "code": code.value, "message": message}
+        told = ours(error)
+        say(end=told.end.value, code=told.code.value, message=told.message)
 
 
 def _end_with_supervisor(pipe: Connection) -> None:

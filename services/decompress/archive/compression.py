@@ -16,9 +16,9 @@ from typing import Protocol
 
 import zstandard
 
+from ...contract.causes import outside_archive
 from ...contract.codes import Code, IncompleteError, PermanentError
 from ..limits import MIB, Limits
-from ..sandbox.os_errors import machine_errno
 
 _BLOCK = 64 * 1024
 _PIECE = MIB
@@ -172,7 +172,7 @@ class PackedSource:
                         yield piece
                 data = decoder.unused + data
             except (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError, ValueError) as error:
-                if machine_errno(error) is not None:
+                if outside_archive(error):
                     raise  # the disk, not the stream
                 raise self._broken(error) from None
             data = self._next_stream(data, compression)

@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 import h5py
 from h5py import h5a, h5d, h5g, h5l, h5o, h5t, h5z
 
+from ...contract.causes import outside_archive
 from ...contract.codes import Code, MrireconError, PermanentError
 from ..limits import Limits
-from ..sandbox.os_errors import machine_errno, out_of_memory
 from . import hdf5_superblock as superblock
 from . import hdf5_vlen as h5vlen
 
@@ -77,7 +77,7 @@ def inspect(file: BinaryIO, size: int, limits: Limits) -> Contents:
     except MrireconError:
         raise
     except Exception as error:
-        if out_of_memory(error) or machine_errno(error) is not None:
+        if outside_archive(error):
             raise
         raise _corrupt() from None
     return Contents(frozenset(gate.names[b""]), {k: frozenset(v) for k, v in gate.names.items() if k})

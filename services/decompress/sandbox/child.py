@@ -9,7 +9,6 @@ library can print what a file says.
 from __future__ import annotations
 
 import ctypes
-import errno
 import importlib
 import json
 import os
@@ -23,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...contract.codes import Code, IncompleteError, MrireconError, PermanentError, RetryableError
+from ...contract.causes import cause_of, outside_archive
+from ...contract.codes import Code, IncompleteError, MrireconError, PermanentError
 from ...contract.progress import Progress
 from ..limits import GIB, Limits
 from . import landlock, seccomp
-from .os_errors import DISK_FULL, machine_errno, out_of_memory
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -86,24 +85,10 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 def _known(error: BaseException) -> MrireconError:
-    """Return the error of ours that a foreign one means."""
-    if out_of_memory(error):
-        return PermanentError(
-            Code.TOO_LARGE,
-            "The raw data need more memory than the intake may use. "
-            "Send fewer raw files, or raise its limit.",
-        )
-    number = machine_errno(error)
-    if number == errno.EFBIG:
-        return PermanentError(
-            Code.TOO_LARGE, "The scan unpacks to more than the byte limit. Send fewer raw files."
-        )
-    if number in DISK_FULL:
-        return RetryableError(Code.DISK_FULL, "The disk is full; the scan is tried again when there is room.")
-    if number is not None:
-        return RetryableError(Code.STORAGE, "The archive or a work file could not be read or written.")
-    if isinstance(error, ImportError):
-        return RetryableError(Code.INTERNAL, "The intake is not completely installed (run mrirecon doctor).")
+    """Return the error of ours that a foreign one means: what the table does not know is the archive's."""
+    cause = cause_of(error, confined=True)
+    if cause is not None:
+        return cause.error()
     if isinstance(error, OSError) or _in_h5py(error):
         return PermanentError(
             Code.H5_CORRUPT,
@@ -118,7 +103,7 @@ def _known(error: BaseException) -> MrireconError:
 
 def _blames_wrongly(error: MrireconError) -> bool:
     """Tell whether a file is called damaged although the machine could not read it."""
-    return error.code is Code.H5_CORRUPT and (machine_errno(error) is not None or out_of_memory(error))
+    return error.code is Code.H5_CORRUPT and outside_archive(error)
 
 
 def _in_h5py(error: BaseException) -> bool:

@@ -24,6 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ...contract.causes import DISK_FULL
 from ...contract.codes import Code, IncompleteError, MrireconError, PermanentError, RetryableError
 from ...contract.progress import Progress, silent
 from ..limits import MIB, Limits
@@ -114,9 +115,7 @@ def run(
             return _converse(process, pipe.fileno(), json.dumps(job), limits, progress, answer)
         except PermanentError as error:
             if error.code is Code.PARSER_CRASH and _disk_is_full([work_dir, *write]):
-                raise RetryableError(
-                    Code.DISK_FULL, "The disk is full; the scan is tried again when there is room."
-                ) from None
+                raise DISK_FULL.error() from None
             raise
         finally:
             _kill(process)
