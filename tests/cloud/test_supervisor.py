@@ -1,5 +1,6 @@
 """Each scan in a child of its own, made ready while the scan before it runs."""
 
+import builtins
 import os
 import time
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mrirecon.cloud.worker.supervisor import Supervisor
-from mrirecon.contract.codes import Code, IncompleteError, PermanentError, RetryableError
+from mrirecon.contract.causes import TABLE
+from mrirecon.contract.codes import Code, IncompleteError, MrireconError, PermanentError, RetryableError
 
 
 def work(job, progress):
@@ -17,10 +19,15 @@ def work(job, progress):
         raise PermanentError(Code.NO_RAW_DATA, "Nothing in it.")
     if what == "wait":
         raise IncompleteError("No end.")
+    if what == "raise":
+        key = job["key"]
+        if isinstance(key, int):
+            raise OSError(key, "DOE^JANE")
+        raise (getattr(builtins, key, None) or type(key, (RuntimeError,), {}))("DOE^JANE")
     if what == "sleep":
         time.sleep(60)
     if what == "talk":
-        for _ in range(12):
+        for _ in range(30):
             time.sleep(0.1)
             progress("work", 0.6)
     return {"pid": os.getpid(), "warmed": WARMED}
@@ -67,10 +74,40 @@ def test_errors_of_a_stage_come_back_as_they_were_raised(make):
         supervisor.run({"what": "wait"})
 
 
+KNOWN = [(row.cause, key) for row in TABLE for key in (*sorted(row.types), *sorted(row.errnos))]
+
+
+@pytest.fixture(scope="module")
+def one():
+    supervisor = Supervisor(work, silence=0, total=0)
+    yield supervisor
+    supervisor.close()
+
+
+@pytest.mark.parametrize(("cause", "key"), KNOWN, ids=lambda value: str(value) * (not hasattr(value, "code")))
+def test_foreign_errors_come_back_as_the_table_of_causes_has_them(one, cause, key):
+    with pytest.raises(MrireconError) as told:
+        one.run({"what": "raise", "key": key})
+    expected = cause.error()
+    assert (type(told.value), told.value.code, told.value.message) == (
+        type(expected),
+        expected.code,
+        expected.message,
+    )
+
+
+def test_an_error_that_no_row_knows_is_internal_and_says_its_type_only(one):
+    with pytest.raises(RetryableError) as told:
+        one.run({"what": "raise", "key": "ZeroDivisionError"})
+    assert told.value.code is Code.INTERNAL
+    assert "ZeroDivisionError" in told.value.message
+    assert "DOE" not in told.value.message
+
+
 def test_progress_is_told_and_keeps_a_scan_from_being_silent(make):
     told = []
-    supervisor = make(silence=0.8, progress=lambda *what: told.append(what))
-    supervisor.prepare()
+    supervisor = make(silence=2, progress=lambda *what: told.append(what))
+    supervisor.run({"what": ""})  # the fork server and a standby are there
     assert supervisor.run({"what": "talk"})["pid"]
     assert told[0] == ("work", 0.5, "half")
     with pytest.raises(RetryableError) as caught:
