@@ -101,7 +101,7 @@ class IntakeHandler:
                 raise self._busy(taken)
             if taken.state is State.REJECTED:
                 # Its worker may have died between recording the end and keeping the archive.
-                ident = str(taken.get("scan_id") or pk.partition("#")[2])
+                ident = str(taken.get("scan_id") or taken.pk.partition("#")[2])
                 self._endings.keep_rejected(taken, delivery, ident)
                 self._endings.release(hold, delivery)
             self._duplicate(hold)
