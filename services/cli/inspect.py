@@ -70,6 +70,7 @@ def _size(facts: Facts) -> str:
 
 _TABLE: tuple[tuple[str, Callable[[Facts], str]], ...] = (
     ("scan id", lambda f: str(f["scan_id"])),
+    ("label", lambda f: str(f["label"] or "none")),
     ("archive", _size),
     ("format", lambda f: str(f["format"])),
     ("acquisition", lambda f: str(f["acquisition_type"])),

@@ -149,12 +149,14 @@ def _redrive(operator: Operator, arguments: Namespace) -> int:
 
 def scan_table(rows: list[ScanStatus]) -> Any:
     """Return the scans as a table for a terminal."""
-    table = _table("scan", "site", "lane", "stage", "state", "why", "tries", "changed, UTC")
+    labelled = ["label"] if any(row.label for row in rows) else []
+    table = _table("scan", *labelled, "site", "lane", "stage", "state", "why", "tries", "changed, UTC")
     for row in rows:
         colour = _COLOURS.get(row.state, "")
         state = f"[{colour}]{row.state}[/]" if colour else row.state
         table.add_row(
             row.scan_id or "not read yet",
+            *([row.label] if labelled else []),
             row.site,
             row.priority,
             row.stage,

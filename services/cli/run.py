@@ -33,13 +33,17 @@ def run(arguments: Namespace) -> int:
     return gravest(ends)
 
 
-def tell(outcome: Outcome, *, as_json: bool) -> None:
-    """Say how an archive ended: JSON or sentences, the images' folder on stdout; warnings on stderr."""
+def tell(outcome: Outcome, *, as_json: bool, name: str | None = None) -> None:
+    """Say how an archive ended: JSON or sentences, the images' folder on stdout; warnings on stderr.
+
+    ``name`` is what the sentences call the scan, the archive's own name where it is not given.
+    """
     done = outcome.end is End.DONE
     if not as_json:
-        printable = Path(outcome.archive).name.encode("ascii", "backslashreplace").decode()
-        clean = "".join(c if c.isprintable() else "?" for c in printable)
-        screen.say(f"{outcome.status}: {clean}")
+        if name is None:
+            printable = Path(outcome.archive).name.encode("ascii", "backslashreplace").decode()
+            name = "".join(c if c.isprintable() else "?" for c in printable)
+        screen.say(f"{outcome.status}: {name}")
         if done:
             method = "" if outcome.method == Method.ZERO_FILLED else f", method {outcome.method}"
             screen.say(f"{outcome.seconds:.1f} s{method}. {outcome.reason}", indent="  ")

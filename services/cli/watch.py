@@ -62,6 +62,13 @@ def command(arguments: Namespace) -> int:
 
     for outcome in served.serve(every=min(2.0, arguments.settle / 2 or 0.1), stop=done):
         assert isinstance(outcome, Outcome)
-        tell(outcome, as_json=arguments.json)
+        # Never the archive's own name: a log is kept, and the name may be a patient's.
+        tell(outcome, as_json=arguments.json, name=scan_name(outcome))
         quiet_since = time.monotonic()
     return Exit.OK
+
+
+def scan_name(outcome: Outcome) -> str:
+    """Return what a log calls a scan: its label and id, the id alone, or the digest of the file's path."""
+    known = [word for word in (outcome.label, outcome.scan_id) if word]
+    return ", ".join(known) or f"file {outcome.archive}"

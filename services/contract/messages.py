@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from typing import Any, Self
 from urllib.parse import unquote_plus
 
+from .labels import is_label
+
 VERSION = 1
 
 
@@ -56,6 +58,8 @@ class ReconRequest:
     intake_seconds: dict[str, float] = field(default_factory=dict)
     """Where the intake's seconds went; the record tells them with those of the reconstruction."""
     intake_warnings: list[str] = field(default_factory=list)
+    label: str | None = None
+    """What the site calls the scan; messages of earlier versions lack it."""
 
     def dumps(self) -> str:
         """Return the message body."""
@@ -80,6 +84,8 @@ class ReconRequest:
                 values["raw"] = Delivery(**values["raw"])
             values["intake_seconds"] = dict(values.get("intake_seconds") or {})
             values["intake_warnings"] = list(values.get("intake_warnings") or [])
+            if not (values.get("label") is None or is_label(values["label"])):
+                raise ValueError("label")
             return cls(**values)
         except (TypeError, ValueError):
             raise NotAMessageError("The reconstruction request lacks a field, or one is no such.") from None

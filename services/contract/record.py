@@ -1,7 +1,7 @@
 """The record of a scan (``scan.json``, and the body of its ledger row). No patient data, ever.
 
 ``scan.schema.json`` beside this file is its JSON schema; every key below is always there, ``None``
-where a scan did not come so far.
+where a scan did not come so far. Records of earlier versions lack ``label``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ KEYS = (
     "message",
     "scan_id",
     "recon_id",
+    "label",
     "profile",
     "format",
     "geometry",

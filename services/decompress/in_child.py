@@ -15,6 +15,8 @@ import h5py
 
 from ..contract import profiles
 from ..contract.codes import Code, IncompleteError, PermanentError
+from ..contract.labels import FORM as LABEL_FORM
+from ..contract.labels import is_label
 from .archive.members import Member, RawKind
 from .archive.walk import RawEntry, Walked, walk
 from .gates import hdf5 as h5gate
@@ -51,6 +53,7 @@ class Opened:
 
     members: list[Member]
     profile: str | None
+    label: str | None
     warnings: list[str]
     seconds: dict[str, float]
     walked: Walked
@@ -108,11 +111,12 @@ def open_archive(descriptor: int, work_dir: Path, tools: Tools) -> Opened:
             (entry, kind) for entry, kind in zip(raw, kinds, strict=True) if isinstance(kind, RawKind)
         )
     ]
-    profile, unknown = _wishes(settings[0], limits) if settings else (None, [])
+    profile, label, unknown = _wishes(settings[0], limits) if settings else (None, None, [])
     now = time.perf_counter()
     return Opened(
         members=members,
         profile=profile,
+        label=label,
         warnings=[*_left_unread(kinds), *unknown],
         seconds={"unpack": round(at_walked - began, 3), "gate": round(now - at_walked, 3)},
         walked=walked,
@@ -233,8 +237,8 @@ def _unfinished() -> IncompleteError:
     )
 
 
-def _wishes(entry: RawEntry, limits: Limits) -> tuple[str | None, list[str]]:
-    """Return the profile that the archive's ``scan.json`` asks for, and a warning for keys nobody knows.
+def _wishes(entry: RawEntry, limits: Limits) -> tuple[str | None, str | None, list[str]]:
+    """Return profile and label of the archive's ``scan.json``, and a warning for keys nobody knows.
 
     A wrong value of a known key would give other images than were asked for and is refused; a key that is not
     known is no reason to lose a scan.
@@ -245,17 +249,20 @@ def _wishes(entry: RawEntry, limits: Limits) -> tuple[str | None, list[str]]:
         settings = _json(file)
     if not isinstance(settings, dict):
         raise _bad_settings('is not of the form {"profile": "<name>"}')
-    unknown = len(settings.keys() - {"profile"})
+    unknown = len(settings.keys() - {"profile", "label"})
     name = None
     if "profile" in settings:
         if not isinstance(settings["profile"], str):
             raise _bad_settings("names a profile that is no text")
         name = profiles.profile(settings["profile"]).name
+    label = settings.get("label")
+    if "label" in settings and not is_label(label):
+        raise _bad_settings(f"gives a label that is not {LABEL_FORM}")
     warnings = [
         f"The archive's scan.json has {unknown} key{'s' * (unknown > 1)} that mrirecon does not know, left "
-        "unheeded; the one it knows is profile."
+        "unheeded; those it knows are profile and label."
     ]
-    return name, warnings * bool(unknown)
+    return name, label, warnings * bool(unknown)
 
 
 def _json(file: BinaryIO) -> object:
@@ -281,6 +288,7 @@ def _merged(opened: Opened, found: dict[str, Any]) -> dict[str, Any]:
     """Return the reader's findings with those of the walk before them."""
     return found | {
         "profile": opened.profile,
+        "label": opened.label,
         "warnings": [*opened.warnings, *found.get("warnings", [])],
         "seconds": opened.seconds | found.get("seconds", {}),
         "compression": opened.walked.compression or "none",

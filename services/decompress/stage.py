@@ -23,7 +23,7 @@ from .limits import MIB, Limits
 from .sandbox import parent as sandbox
 
 _AN_ARCHIVE = "one tar file (.tar, .tar.gz, .tar.zst, .tar.xz or .tar.bz2)"
-_TOLD_APART = frozenset({"format", "acquisitions_digest", "profile", "seconds", "warnings"})
+_TOLD_APART = frozenset({"format", "acquisitions_digest", "profile", "label", "seconds", "warnings"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,8 @@ class Intake:
         Of the readouts themselves: the same for the same scan packed anew.
     profile
         What the archive's ``scan.json`` asks for, or None.
+    label
+        What the site calls the scan there (:mod:`..contract.labels`), or None.
     seconds
         Wall time of each step; ``decompress`` is the whole.
     warnings
@@ -57,6 +59,7 @@ class Intake:
     format: str
     acquisitions_digest: str
     profile: str | None = None
+    label: str | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -131,6 +134,7 @@ def inspect(
         "format": result.format,
         "acquisitions_digest": result.acquisitions_digest,
         "profile": result.profile,
+        "label": result.label,
         "seconds": result.seconds,
         "warnings": result.warnings,
     }
@@ -205,6 +209,7 @@ class _Job:
             format=str(value.get("format", "")),
             acquisitions_digest=str(value.get("acquisitions_digest", "")),
             profile=value.get("profile"),
+            label=value.get("label"),
             seconds=seconds | {"decompress": round(time.perf_counter() - self.began, 3)},
             warnings=[str(warning) for warning in value.get("warnings", [])],
             summary={k: v for k, v in value.items() if k not in _TOLD_APART},

@@ -35,6 +35,8 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     reason: str = ""
     """Why that method. Warnings and reason are for people, and in the record; not in the JSON line."""
+    label: str | None = None
+    """What the site calls the scan."""
 
     @property
     def end(self) -> End:
@@ -91,6 +93,7 @@ def run_archive(
         seconds=round(time.monotonic() - begun, 3),
         warnings=tuple(record["warnings"]),
         reason=record["method_reason"] or "",
+        label=record.get("label"),
     )
 
 
@@ -109,6 +112,7 @@ def _journey(
     kspace = scratch / "kspace.h5"
     intake = decompress(archive, kspace, progress=progress, work_dir=scratch)
     record["scan_id"], record["format"] = intake.scan_id, intake.format
+    record["label"] = intake.label
     record["acquisitions_digest"] = intake.acquisitions_digest
     record["seconds"], record["warnings"] = dict(intake.seconds), list(intake.warnings)
     chosen = _profile(profile_name or intake.profile, method)
@@ -129,6 +133,7 @@ def _journey(
         progress=progress,
         intake_seconds=intake.seconds,
         intake_warnings=intake.warnings,
+        label=intake.label,
     )
     (stage / RECORD_FILE).write_text(dumps(made), encoding="utf-8")
     place = out / intake.scan_id

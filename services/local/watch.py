@@ -30,6 +30,11 @@ class Outcome(Protocol):
     """How one archive ended, as the local runner tells it: a dataclass."""
 
     @property
+    def archive(self) -> str:
+        """Return the archive's path; of what a watch yields, the digest of its path below the share."""
+        ...
+
+    @property
     def status(self) -> str:
         """Return a value of :class:`~mrirecon.contract.codes.End`."""
         ...
@@ -136,7 +141,7 @@ class Watch:
     def step(self) -> Outcome | None:
         """Do settled files, ``stat`` first, then the oldest, until one ends; ``None`` when none does."""
         for path, seen in self._settled():
-            outcome = self._final(path, self._run(path, self._out))
+            outcome = self._unnamed(path, self._final(path, self._run(path, self._out)))
             try:
                 if self._ends(path, seen, outcome):
                     return outcome
@@ -178,6 +183,12 @@ class Watch:
         if End(outcome.status) is not End.INCOMPLETE or path not in self._tries:
             return outcome
         return _changed(outcome, End.REJECTED, Code.TRUNCATED, _TRUNCATED)
+
+    def _unnamed(self, path: Path, outcome: Outcome) -> Outcome:
+        """Return ``outcome`` with the file's digest in place of its path, which may hold a patient's name."""
+        told: Any = outcome
+        unnamed: Outcome = replace(told, archive=self._note_of(path).stem)
+        return unnamed
 
     def _ends(self, path: Path, seen: Seen, outcome: Outcome) -> bool:
         """Note the end of an archive, or when it is to be tried again; tell whether it ended.

@@ -29,6 +29,7 @@ def reconstruct(
     progress: Progress | None = None,
     intake_seconds: Mapping[str, float] | None = None,
     intake_warnings: Sequence[str] = (),
+    label: str | None = None,
 ) -> dict[str, Any]:
     """Reconstruct a k-space file into ``out_dir`` and return the record.
 
@@ -52,6 +53,8 @@ def reconstruct(
         Told as it goes on.
     intake_seconds, intake_warnings
         Of the stage before, where they are at hand: record and page tell them with those of this stage.
+    label
+        What the site calls the scan.
 
     Raises
     ------
@@ -70,7 +73,7 @@ def reconstruct(
         with hdf5.create(out_dir / "image.h5", run.geometry, scan.shape[0]) as images:
             run.fill(images)
             identity = recon_id(scan_id, profile.settings(), RECON_VERSION)
-            record = results.describe(run, images, scan_id, identity, intake_warnings)
+            record = results.describe(run, images, scan_id, identity, intake_warnings, label)
             results.write(run, out_dir, images, results.facts_of(run, record), record)
         return record
 

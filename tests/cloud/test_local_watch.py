@@ -24,6 +24,7 @@ class Told:
     code: str = ""
     message: str = ""
     scan_id: str | None = None
+    archive: str = ""
 
 
 class Runner:

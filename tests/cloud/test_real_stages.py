@@ -33,7 +33,7 @@ def archive_of(folder, protocol):
     raw, archive = folder / f"{protocol.acceleration}.h5", folder / f"{protocol.acceleration}.tar"
     wanted = folder / "scan.json"
     simulate(raw, protocol)
-    wanted.write_text(json.dumps({"profile": "fast"}))
+    wanted.write_text(json.dumps({"profile": "fast", "label": "knee 7"}))
     pack(archive, [raw, wanted])
     return archive.read_bytes()
 
@@ -74,6 +74,7 @@ def test_archives_become_scored_images_and_ended_rows(world, tmp_path):
         jsonschema.validate(record, schema())
         assert record["status"] == "done"
         assert record["profile"]["name"] == "fast", "as the archive asks"
+        assert record["label"] == "knee 7"
         assert world.states_of(record["scan_id"]) == {"intake": "done", "recon": "done"}
         assert {"decompress", "read"} < set(record["seconds"]), "the intake's are told, too"
         place = f"images/{record['scan_id']}/{record['recon_id']}/"
@@ -90,4 +91,15 @@ def test_archives_become_scored_images_and_ended_rows(world, tmp_path):
     image, truth = image_of(world, mine), image_of(world, records[scan_of(full)])
     image *= (image * truth).sum() / (image * image).sum()
     assert np.linalg.norm(image - truth) / np.linalg.norm(truth) < 0.02
+    lines = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
+    ready = [line for line in lines if line.get("event") in {"k-space ready", "images published"}]
+    assert len(ready) == 4
+    assert all(line["label"] == "knee 7" for line in ready)
+    rows = [
+        item
+        for item in world.items()
+        if item.get("sk") == "intake" or item.get("sk", "").startswith("recon#")
+    ]
+    assert len(rows) == 4
+    assert all(row["label"] == "knee 7" for row in rows)
     assert "DOE" not in told + json.dumps(world.items())

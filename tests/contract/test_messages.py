@@ -124,6 +124,7 @@ REQUEST = ReconRequest(
     raw=Delivery(bucket="raw", key="incoming/a/stat/x.tar"),
     intake_seconds={"read": 0.5},
     intake_warnings=["Few lines."],
+    label="knee 7",
 )
 
 
@@ -137,7 +138,7 @@ def test_a_request_of_a_later_minor_form_is_read():
     assert ReconRequest.loads(json.dumps(data)) == REQUEST
 
 
-@pytest.mark.parametrize("gone", ["intake_seconds", "intake_warnings"])
+@pytest.mark.parametrize("gone", ["intake_seconds", "intake_warnings", "label"])
 def test_a_request_of_an_earlier_minor_form_is_read(gone):
     data = json.loads(REQUEST.dumps())
     del data[gone]
@@ -154,6 +155,8 @@ def test_a_request_of_an_earlier_minor_form_is_read(gone):
         {"intake_seconds": 3},
         {"intake_seconds": "ab"},
         {"intake_warnings": 3},
+        {"label": "DOE^JANE"},
+        {"label": 3},
     ],
 )
 def test_another_message_is_no_request(change):

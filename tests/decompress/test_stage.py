@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -91,6 +92,26 @@ def test_inspect_tells_the_same_and_writes_nothing(archive: Path):
 def test_the_archive_may_name_its_profile(archive: Path):
     archive.write_bytes(tar(file("scan.json", b'{"profile": "fast"}'), file("m.h5", mrd())))
     assert decompress(archive).profile == "fast"
+
+
+@pytest.mark.parametrize("label", ["knee 7", "a", "A-z.0_9" * 5 + "abcde"])
+def test_the_archive_may_carry_the_sites_label(archive: Path, label: str):
+    archive.write_bytes(tar(file("scan.json", json.dumps({"label": label}).encode()), file("m.h5", mrd())))
+    found = decompress(archive)
+    assert found.label == label
+    assert not [warning for warning in found.warnings if "scan.json" in warning]
+    assert stage.inspect(archive)["label"] == label
+    assert "label" not in found.summary
+
+
+@pytest.mark.parametrize("label", ["", "x" * 41, "DOE^JANE", "Zoë", "a/b", "a\nb", "<b>", 7, None, ["a"]])
+def test_a_label_of_another_form_is_refused_and_not_repeated(archive: Path, label: object):
+    archive.write_bytes(tar(file("scan.json", json.dumps({"label": label}).encode()), file("m.h5", mrd())))
+    with pytest.raises(PermanentError) as caught:
+        decompress(archive)
+    assert caught.value.code == Code.BAD_SETTINGS
+    assert "1 to 40" in caught.value.message
+    assert not isinstance(label, str) or len(label) < 3 or label not in caught.value.message
 
 
 @pytest.mark.parametrize(

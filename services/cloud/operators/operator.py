@@ -59,6 +59,7 @@ class ScanStatus:
     announced_at: str
     updated_at: str
     tries: int
+    label: str = ""
     record: dict[str, Any] | None = field(default=None, repr=False)
 
 
@@ -258,6 +259,7 @@ def scan_status(row: Row) -> ScanStatus:
         announced_at=text("announced_at"),
         updated_at=row.updated_at,
         tries=row.token,
+        label=text("label"),
         record=body_of(row),
     )
 

@@ -34,6 +34,7 @@ from ..worker.supervisor import Supervisor
 DISK_FACTOR = 3.0
 """Scratch space (archive, k-space file, what a reader must lay down) over the archive's size."""
 _PROFILE = "profile"
+_LABEL = "label"
 _TOLD = "told"
 """Attribute of the intake item: its seconds and warnings, which the record tells."""
 
@@ -200,7 +201,10 @@ class IntakeHandler:
         wanted = profile(intake.get("profile") or DEFAULT_PROFILE).name
         # Noted before the k-space object is there: who finds that finds this, too.
         told = {"seconds": intake.get("seconds") or {}, "warnings": list(intake.get("warnings") or [])}
-        if not self.ledger.note(claim, **{_TOLD: json.dumps(told)}):
+        label = intake.get(_LABEL)
+        if label:
+            logs.bind(label=label)
+        if not self.ledger.note(claim, **{_TOLD: json.dumps(told)}, **({_LABEL: label} if label else {})):
             raise LostClaim
         self.store.upload(made, self.kspace_bucket, key, metadata={_PROFILE: wanted}, check=hold.check)
 
@@ -240,6 +244,7 @@ class IntakeHandler:
             announced_at=delivery.announced_at,
             intake_seconds=told.get("seconds", {}),
             intake_warnings=told.get("warnings", []),
+            label=(intake.get(_LABEL) if intake else None) or None,
         )
 
     def _send(self, request: ReconRequest, place: keys.Incoming) -> Row:
@@ -252,6 +257,7 @@ class IntakeHandler:
             site=place.site,
             priority=place.priority.value,
             announced_at=request.announced_at,
+            **({_LABEL: request.label} if request.label else {}),
         )
         if row.state is State.FAILED and self.ledger.requeue(row.pk, row.sk):
             # The archive was delivered again: that asks for another try, as a redrive would.

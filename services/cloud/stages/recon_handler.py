@@ -55,7 +55,8 @@ class ImagingHandler:
     def handle(self, hold: Hold) -> None:
         """Make the images that a message asks for, unless they are there."""
         request = ReconRequest.loads(hold.message.body)
-        logs.bind(scan_id=request.scan_id)
+        named = {"label": request.label} if request.label else {}
+        logs.bind(scan_id=request.scan_id, **named)
         trail = Trail(self.ledger, self.stage, self.owner, hold, self.failpoints)
         trail.mark(TimePoint.RECON_RECEIVED)
         taken = self.ledger.claim(
@@ -69,6 +70,7 @@ class ImagingHandler:
             site=request.site,
             priority=request.priority,
             announced_at=request.announced_at,
+            **named,
         )
         if isinstance(taken, Row):
             if not taken.ended:
@@ -120,6 +122,7 @@ class ImagingHandler:
                             "method": request.method,
                             "intake_seconds": request.intake_seconds,
                             "intake_warnings": request.intake_warnings,
+                            "label": request.label,
                         },
                         hold.check,
                     )

@@ -29,6 +29,7 @@ def reconstruct(job: Job, progress: Progress) -> dict[str, Any]:
         progress=progress,
         intake_seconds=job["intake_seconds"],
         intake_warnings=job["intake_warnings"],
+        label=job["label"],
     )
 
 

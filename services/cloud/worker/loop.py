@@ -130,7 +130,7 @@ class Worker:
         try:
             self._work(lane, message)
         finally:
-            logs.unbind("attempt", "lane", "scan_id")
+            logs.unbind("attempt", "lane", "scan_id", "label")
         return True
 
     def _receive(self) -> tuple[Queue, Message] | None:

@@ -58,7 +58,12 @@ def sampled(run: Run) -> dict[str, Any]:
 
 
 def describe(
-    run: Run, images: hdf5.ImageFile, scan_id: str, recon_id: str, more_warnings: Sequence[str] = ()
+    run: Run,
+    images: hdf5.ImageFile,
+    scan_id: str,
+    recon_id: str,
+    more_warnings: Sequence[str] = (),
+    label: str | None = None,
 ) -> dict[str, Any]:
     """Return the record of a finished run: everything but how long the last files took."""
     pattern, covered = run.plan.pattern, run.covered
@@ -74,6 +79,7 @@ def describe(
     record.update(sampled(run))
     record.update(
         recon_id=recon_id,
+        label=label,
         profile=run.profile.settings(),
         preprocessing=[*run.info.history, *_steps(run)],
         method=run.method,
