@@ -66,6 +66,7 @@ lint: $(VENV)/.dev  ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@for folder in lambda/*/; do echo "mypy $$folder"; $(BIN)/mypy $$folder*.py || exit 1; done
 
 format: $(VENV)/.dev  ## Put the style right
 	$(BIN)/ruff check --fix .

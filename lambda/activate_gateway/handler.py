@@ -15,15 +15,20 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import boto3
 from appliance import NotReadyError, activation_key
 from aws_lambda_powertools import Logger
-from botocore.config import Config
 from botocore.exceptions import ClientError
+
+from mrirecon.aws import client as aws
+
+if TYPE_CHECKING:
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+    from mypy_boto3_storagegateway import StorageGatewayClient
+    from mypy_boto3_storagegateway.type_defs import DiskTypeDef, ListGatewaysInputTypeDef
 
 logger = Logger(service="activate_gateway")
 POLL_SECONDS = 10.0
@@ -90,10 +95,9 @@ class Clock:
 
 
 @functools.cache
-def clients() -> tuple[Any, Any]:
+def clients() -> tuple[StorageGatewayClient, SecretsManagerClient]:
     """Return clients of Storage Gateway and Secrets Manager."""
-    config = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "max_attempts": 4})
-    return boto3.client("storagegateway", config=config), boto3.client("secretsmanager", config=config)
+    return aws.client("storagegateway", read_timeout=30), aws.client("secretsmanager", read_timeout=30)
 
 
 @logger.inject_lambda_context
@@ -102,7 +106,9 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     return run(event, *clients(), Clock(lambda: context.get_remaining_time_in_millis() / 1000))
 
 
-def run(event: Mapping[str, Any], gateways: Any, secrets: Any, clock: Clock) -> dict[str, Any]:
+def run(
+    event: Mapping[str, Any], gateways: StorageGatewayClient, secrets: SecretsManagerClient, clock: Clock
+) -> dict[str, Any]:
     """Create, update or delete the gateway that the event is about."""
     request = event["RequestType"]
     if request == "Delete":
@@ -128,7 +134,7 @@ def run(event: Mapping[str, Any], gateways: Any, secrets: Any, clock: Clock) -> 
     return {"PhysicalResourceId": arn, "Data": {"GatewayARN": arn, "GatewayId": arn.rsplit("/", 1)[1]}}
 
 
-def find(gateways: Any, wanted: Wanted) -> str | None:
+def find(gateways: StorageGatewayClient, wanted: Wanted) -> str | None:
     """Return the gateway that an earlier try activated from this very machine, if any.
 
     A machine that was activated gives no key again. Name and address must both fit: a gateway of the same
@@ -142,7 +148,7 @@ def find(gateways: Any, wanted: Wanted) -> str | None:
     return None
 
 
-def activate(gateways: Any, wanted: Wanted, clock: Clock) -> str:
+def activate(gateways: StorageGatewayClient, wanted: Wanted, clock: Clock) -> str:
     """Get the key from the machine as soon as it gives one, and activate with it."""
     while True:
         try:
@@ -160,7 +166,7 @@ def activate(gateways: Any, wanted: Wanted, clock: Clock) -> str:
         return str(told["GatewayARN"])
 
 
-def add_cache(gateways: Any, arn: str, wanted: Wanted, clock: Clock) -> None:
+def add_cache(gateways: StorageGatewayClient, arn: str, wanted: Wanted, clock: Clock) -> None:
     """Give the cache disk to the gateway as soon as it shows, unless it has it."""
     while True:
         try:
@@ -179,7 +185,7 @@ def add_cache(gateways: Any, arn: str, wanted: Wanted, clock: Clock) -> None:
         clock.wait("it shows no free disk for its cache.")
 
 
-def delete(gateways: Any, arn: str) -> None:
+def delete(gateways: StorageGatewayClient, arn: str) -> None:
     """Delete the gateway; one that is gone is deleted."""
     try:
         gateways.delete_gateway(GatewayARN=arn)
@@ -189,7 +195,7 @@ def delete(gateways: Any, arn: str) -> None:
         logger.info("gateway was gone already")
 
 
-def _choose(disks: list[dict[str, Any]], device: str) -> dict[str, Any] | None:
+def _choose(disks: Sequence[DiskTypeDef], device: str) -> DiskTypeDef | None:
     """Return the free disk at ``device``, or the only free one: machines rename their devices."""
     free = [disk for disk in disks if disk.get("DiskAllocationType", "AVAILABLE") == "AVAILABLE"]
     named = [disk for disk in free if device in (disk.get("DiskPath"), disk.get("DiskNode"))]
@@ -198,20 +204,19 @@ def _choose(disks: list[dict[str, Any]], device: str) -> dict[str, Any] | None:
     return free[0] if len(free) == 1 else None
 
 
-def _named(gateways: Any, name: str) -> Iterator[str]:
-    page: dict[str, str] = {}
+def _named(gateways: StorageGatewayClient, name: str) -> Iterator[str]:
+    request: ListGatewaysInputTypeDef = {}
     while True:
-        told = gateways.list_gateways(**page)
-        for gateway in told["Gateways"]:
+        page = gateways.list_gateways(**request)
+        for gateway in page["Gateways"]:
             if gateway.get("GatewayName") == name:
                 yield gateway["GatewayARN"]
-        if not told.get("Marker"):
+        if not page.get("Marker"):
             return
-        page = {"Marker": told["Marker"]}
+        request = {"Marker": page["Marker"]}
 
 
 def _code(error: ClientError) -> str:
     """Return the service's own code inside the exception where it gives one."""
-    answer = error.response
-    inner = answer.get("error") or {}
-    return str(inner.get("errorCode") or answer.get("Error", {}).get("Code", ""))
+    inner: Any = error.response.get("error") or {}
+    return str(inner.get("errorCode") or aws.error_code(error))

@@ -182,7 +182,7 @@ def run(settings: Settings, services: Clients, request: Request) -> dict[str, An
         limit=request.limit,
         dry_run=request.dry_run,
     )
-    answer = {
+    answer: dict[str, Any] = {
         "stage": request.stage.value,
         "seen": dict(done.seen),
         "limited": done.limited,

@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
-from refresh_aws import Book, BusyError, Gateway, RefreshQueue, utc
+from refresh_aws import BusyError, Gateway, RefreshQueue, ShareRefreshTable
 
+from mrirecon.aws import client as aws
+from mrirecon.aws.clock import iso
+from mrirecon.aws.table import Table
 from mrirecon.contract import environment as names
 from mrirecon.contract import metrics, publications
 from mrirecon.contract.messages import NotAMessageError
@@ -59,7 +60,7 @@ class Adapters:
     """The services, one object each."""
 
     gateway: Gateway
-    book: Book
+    shares: ShareRefreshTable
     queue: RefreshQueue
 
 
@@ -73,14 +74,15 @@ def settings() -> Settings:
 def adapters() -> Adapters:
     """Return the adapters of this function; made once and kept while it is warm."""
     told = settings()
-    config = Config(connect_timeout=3, read_timeout=15, retries={"mode": "standard", "max_attempts": 3})
-    # A refusal of RefreshCache is an answer, and what a retry after a lost answer would start is a second
-    # refresh: the queue tries again, in its time.
-    once = Config(connect_timeout=3, read_timeout=20, retries={"mode": "standard", "max_attempts": 1})
+    times: aws.Times = {"connect_timeout": 3, "read_timeout": 15, "attempts": 4}
+    # A refusal of RefreshCache is an answer, and a retry after a lost answer would start a second refresh: no
+    # retry here. The queue tries again, in its time.
+    once: aws.Times = {"connect_timeout": 3, "read_timeout": 20, "attempts": 1}
+    table = Table(aws.client("dynamodb", **times), told.table)
     return Adapters(
-        Gateway(boto3.client("storagegateway", config=once)),
-        Book(boto3.client("dynamodb", config=config), told.table, spacing=told.spacing, running=told.running),
-        RefreshQueue(boto3.client("sqs", config=config), told.queue),
+        Gateway(aws.client("storagegateway", **once)),
+        ShareRefreshTable(table, spacing=told.spacing, running=told.running),
+        RefreshQueue(aws.client("sqs", **times), told.queue),
     )
 
 
@@ -91,7 +93,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 def run(
-    told: Settings, services: Adapters, records: Sequence[Mapping[str, Any]], now: float
+    settings: Settings, services: Adapters, records: Sequence[Mapping[str, Any]], now: float
 ) -> dict[str, Any]:
     """Refresh each share once for all publications of the batch."""
     published: dict[str, list[Publication]] = {}
@@ -103,7 +105,7 @@ def run(
         try:
             read = publications.read(str(record["body"]))
             if isinstance(read, RefreshDone):
-                services.book.ended(told.shares, read.notification_id)
+                services.shares.ended(settings.shares, read.notification_id)
             elif read:
                 published[message] = read
         except NotAMessageError as error:
@@ -114,7 +116,7 @@ def run(
             failed.append(message)
 
     every = sorted({item for items in published.values() for item in items})
-    wait = _refresh(told, services, every, now) if every else None
+    wait = _refresh(settings, services, every, now) if every else None
     if wait is not None:
         deferred = list(published)
         failed += deferred
@@ -123,18 +125,20 @@ def run(
         except FAULTS as error:
             _log(error, "deferred messages come again at the queue's own pace")
         _emit({metrics.REFRESH_DEFERRED: len(deferred)})
-    elif every and told.shares:
+    elif every and settings.shares:
         _note(services, every, now)
     return {"batchItemFailures": [{"itemIdentifier": message} for message in failed]}
 
 
-def _refresh(told: Settings, services: Adapters, every: Sequence[Publication], now: float) -> float | None:
+def _refresh(
+    settings: Settings, services: Adapters, every: Sequence[Publication], now: float
+) -> float | None:
     """Refresh every share; return the seconds to wait before those that could not are tried again."""
     folders = publications.folders(every)
     waits: list[float] = []
-    for number, share in enumerate(told.shares):
+    for number, share in enumerate(settings.shares):
         try:
-            services.book.take_turn(share, now)
+            services.shares.take_turn(share, now)
             notification = services.gateway.refresh(share, folders, RETRY_SECONDS)
         except BusyError as busy:
             logger.info("share is busy", share=number, seconds=round(busy.seconds))
@@ -147,7 +151,7 @@ def _refresh(told: Settings, services: Adapters, every: Sequence[Publication], n
         logger.info("refresh asked for", share=number, folders=len(folders), scans=len(every))
         _emit({metrics.REFRESHED_FOLDERS: len(folders)})
         try:
-            services.book.started(share, notification, now)
+            services.shares.started(share, notification, now)
         except FAULTS as error:
             # It runs all the same: the gateway's own refusal keeps the third away.
             _log(error, "a running refresh could not be noted")
@@ -157,17 +161,13 @@ def _refresh(told: Settings, services: Adapters, every: Sequence[Publication], n
 def _note(services: Adapters, every: Sequence[Publication], now: float) -> None:
     for item in every:
         try:
-            services.book.refreshed(item, utc(now))
+            services.shares.refreshed(item, iso(now))
         except FAULTS as error:
             _log(error, "a time-point could not be noted")
 
 
 def _log(error: Exception, consequence: str) -> None:
-    code = (
-        error.response.get("Error", {}).get("Code")
-        if isinstance(error, ClientError)
-        else type(error).__name__
-    )
+    code = aws.error_code(error) or type(error).__name__
     logger.error(
         "a call failed: %s", consequence, error=code, operation=getattr(error, "operation_name", None)
     )

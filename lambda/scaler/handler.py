@@ -14,26 +14,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from scaler_aws import (
     BatchWorkers,
-    Crew,
+    CloudWatchReader,
     Depth,
     FargateService,
-    Gauges,
-    Notebook,
     Queues,
     Reading,
+    ScalerState,
     TickedAlreadyError,
     UnexpectedAnswerError,
+    WorkerCount,
     Workers,
 )
 from scaler_settings import Settings, StageSettings
 
+from mrirecon.aws import client as aws
+from mrirecon.aws.table import Table
 from mrirecon.contract import metrics
 from mrirecon.contract.scaling import Decision, Observation, decide
 
@@ -47,8 +47,8 @@ class Adapters:
     """The services, one object each."""
 
     queues: Queues
-    notebook: Notebook
-    gauges: Gauges
+    state: ScalerState
+    cloudwatch: CloudWatchReader
     decompress: Workers
     recon: Workers
 
@@ -63,18 +63,14 @@ def settings() -> Settings:
 def adapters() -> Adapters:
     """Return the adapters of this function; made once and kept while it is warm."""
     # A minute is soon over: better one look missed than two that overlap.
-    config = Config(connect_timeout=3, read_timeout=8, retries={"mode": "standard", "max_attempts": 2})
+    times: aws.Times = {"connect_timeout": 3, "read_timeout": 8, "attempts": 3}
     told = settings()
-
-    def client(name: str) -> Any:
-        return boto3.client(name, config=config)
-
     return Adapters(
-        Queues(client("sqs")),
-        Notebook(client("dynamodb"), told.table),
-        Gauges(client("cloudwatch")),
-        FargateService(client("ecs"), told.cluster, told.service),
-        BatchWorkers(client("batch"), told.job_queue, told.job_definition),
+        Queues(aws.client("sqs", **times)),
+        ScalerState(Table(aws.client("dynamodb", **times), told.table)),
+        CloudWatchReader(aws.client("cloudwatch", **times)),
+        FargateService(aws.client("ecs", **times), told.cluster, told.service),
+        BatchWorkers(aws.client("batch", **times), told.job_queue, told.job_definition),
     )
 
 
@@ -84,11 +80,11 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     return run(settings(), adapters(), time.time())
 
 
-def run(told: Settings, services: Adapters, now: float) -> dict[str, Any]:
+def run(settings: Settings, services: Adapters, now: float) -> dict[str, Any]:
     """Look at both stages and return, by stage, what was decided and why (or what failed)."""
-    first = StageLook(told.decompress, services, services.decompress, told.spacing, now)
+    first = StageLook(settings.decompress, services, services.decompress, settings.spacing, now)
     answer = {"decompress": first.act(coming=0)}
-    second = StageLook(told.recon, services, services.recon, told.spacing, now)
+    second = StageLook(settings.recon, services, services.recon, settings.spacing, now)
     answer["recon"] = second.act(coming=first.here)
     return answer
 
@@ -131,43 +127,43 @@ class StageLook:
         # The depth first, whatever comes of the rest: the next stage wants it.
         depth = services.queues.depth(stage.lanes[0]) + services.queues.depth(stage.lanes[1])
         self.here = depth.visible + depth.in_flight + depth.delayed
-        memory = services.notebook.open(stage.stage, self.now, self.spacing)
-        crew = self.workers.look()
+        history = services.state.begin(stage.stage, self.now, self.spacing)
+        there = self.workers.look()
         reading = self._good_to_know(
-            lambda: services.gauges.read(stage.stage, stage.lanes, self.now), Reading()
+            lambda: services.cloudwatch.read(stage.stage, stage.lanes, self.now), Reading()
         )
         dead = self._good_to_know(lambda: services.queues.depth(stage.dead_letters), None)
         # CloudWatch silent for a while must not swing the decision: the last measured time is remembered.
-        scan_seconds = reading.scan_seconds or memory.scan_seconds
+        scan_seconds = reading.scan_seconds or history.scan_seconds
         seen = Observation(
             visible=depth.visible,
             in_flight=depth.in_flight,
             delayed=depth.delayed,
-            running=crew.running,
-            starting=crew.starting,
+            running=there.running,
+            starting=there.starting,
             coming=coming,
             now=self.now,
-            last_change=memory.last_change,
+            last_change=history.last_change,
             oldest_seconds=reading.oldest,
             measured_scan_seconds=scan_seconds,
         )
         decision = decide(stage.policy, seen)
-        self._note(depth, crew, reading, decision, dead)
-        changed = self._set(crew, decision.wanted)
-        services.notebook.close(
+        self._note(depth, there, reading, decision, dead)
+        changed = self._set(there, decision.wanted)
+        services.state.record(
             stage.stage,
             self.now,
             changed=changed,
-            scan_seconds=reading.scan_seconds if reading.scan_seconds != memory.scan_seconds else None,
+            scan_seconds=reading.scan_seconds if reading.scan_seconds != history.scan_seconds else None,
         )
         return decision
 
-    def _set(self, crew: Crew, wanted: int) -> bool:
-        there = crew.running + crew.starting
-        if wanted > there:
-            return self.workers.add(crew, wanted) > 0
-        if wanted < there:
-            return self.workers.remove(crew, wanted) > 0
+    def _set(self, there: WorkerCount, wanted: int) -> bool:
+        count = there.running + there.starting
+        if wanted > count:
+            return self.workers.add(there, wanted) > 0
+        if wanted < count:
+            return self.workers.remove(there, wanted) > 0
         return False
 
     def _good_to_know(self, read: Callable[[], Thing], otherwise: Thing) -> Thing:
@@ -188,14 +184,14 @@ class StageLook:
         )
 
     def _note(
-        self, depth: Depth, crew: Crew, reading: Reading, decision: Decision, dead: Depth | None
+        self, depth: Depth, there: WorkerCount, reading: Reading, decision: Decision, dead: Depth | None
     ) -> None:
         self.values = {
             metrics.VISIBLE: depth.visible,
             metrics.IN_FLIGHT: depth.in_flight,
             metrics.DELAYED: depth.delayed,
-            metrics.WORKERS_RUNNING: crew.running,
-            metrics.WORKERS_STARTING: crew.starting,
+            metrics.WORKERS_RUNNING: there.running,
+            metrics.WORKERS_STARTING: there.starting,
             metrics.WORKERS_WANTED: decision.wanted,
         }
         if reading.oldest is not None:
@@ -217,6 +213,4 @@ class StageLook:
 
 def _name(error: Exception) -> str:
     """Return the name of what went wrong, without the text a service wrote."""
-    if isinstance(error, ClientError):
-        return str(error.response.get("Error", {}).get("Code", "ClientError"))
-    return type(error).__name__
+    return aws.error_code(error) or type(error).__name__

@@ -1,16 +1,28 @@
-"""What the scaler reads and sets, through boto3: queues, the Fargate service, Batch jobs, its own memory."""
+"""What the scaler reads and sets, through boto3: queues, the Fargate service, Batch jobs, its own item."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from mrirecon.aws.clock import iso
+from mrirecon.aws.table import Table
 from mrirecon.contract import metrics
-from mrirecon.contract.states import PK, SK, UPDATED_AT, Stage
+from mrirecon.contract.states import UPDATED_AT, Stage
 
-STARTING_STATUSES: Final = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING")
+if TYPE_CHECKING:
+    from mypy_boto3_batch import BatchClient
+    from mypy_boto3_batch.literals import JobStatusType
+    from mypy_boto3_batch.type_defs import ListJobsRequestTypeDef
+    from mypy_boto3_cloudwatch import CloudWatchClient
+    from mypy_boto3_cloudwatch.type_defs import DimensionTypeDef, MetricDataQueryTypeDef
+    from mypy_boto3_ecs import ECSClient
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
+
+STARTING_STATUSES: Final[Sequence[JobStatusType]] = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING")
 JOB_NAME: Final = "mrirecon-recon-worker"
 MEASURED_HOURS: Final = 1
 MEASURED_AT_LEAST: Final = 10
@@ -42,22 +54,22 @@ class Depth:
 class Queues:
     """SQS."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: SQSClient) -> None:
         self._sqs = client
 
     def depth(self, url: str) -> Depth:
         """Return the counts of a queue: approximate, as all counts of SQS are."""
-        wanted = (
+        counts: Sequence[QueueAttributeNameType] = (
             "ApproximateNumberOfMessages",
             "ApproximateNumberOfMessagesNotVisible",
             "ApproximateNumberOfMessagesDelayed",
         )
-        told = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(wanted))["Attributes"]
-        return Depth(*(int(told[name]) for name in wanted))
+        found = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=counts)["Attributes"]
+        return Depth(*(int(found[name]) for name in counts))
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerCount:
     """Workers of a stage: those that can take scans, and those asked for that cannot yet."""
 
     running: int
@@ -67,17 +79,15 @@ class Crew:
 class Workers(Protocol):
     """The workers of a stage."""
 
-    leaves_by_itself: bool
-
-    def look(self) -> Crew:
+    def look(self) -> WorkerCount:
         """Count them."""
         ...
 
-    def add(self, crew: Crew, wanted: int) -> int:
+    def add(self, there: WorkerCount, wanted: int) -> int:
         """Ask for more, ``wanted`` in all; return how many were asked for."""
         ...
 
-    def remove(self, crew: Crew, wanted: int) -> int:
+    def remove(self, there: WorkerCount, wanted: int) -> int:
         """Give some back until ``wanted`` are left; return how many."""
         ...
 
@@ -85,31 +95,29 @@ class Workers(Protocol):
 class FargateService:
     """The decompress workers: an ECS service whose desired count is set here and nowhere else."""
 
-    leaves_by_itself = False
-
-    def __init__(self, client: Any, cluster: str, service: str) -> None:
+    def __init__(self, client: ECSClient, cluster: str, service: str) -> None:
         self._ecs, self._cluster, self._service = client, cluster, service
 
-    def look(self) -> Crew:
+    def look(self) -> WorkerCount:
         """Count running tasks and those that the service still has to start."""
-        told = self._ecs.describe_services(cluster=self._cluster, services=[self._service])
-        if not told.get("services"):
+        found = self._ecs.describe_services(cluster=self._cluster, services=[self._service])["services"]
+        if not found:
             raise UnexpectedAnswerError("ECS knows no such service in the cluster.")
-        service = told["services"][0]
+        service = found[0]
         if service.get("status", "ACTIVE") != "ACTIVE":
             raise UnexpectedAnswerError("The ECS service is being deleted.")
         running = int(service["runningCount"])
-        return Crew(running, max(int(service["desiredCount"]) - running, 0))
+        return WorkerCount(running, max(int(service["desiredCount"]) - running, 0))
 
-    def add(self, crew: Crew, wanted: int) -> int:
+    def add(self, there: WorkerCount, wanted: int) -> int:
         """Raise the desired count."""
         self._set(wanted)
-        return wanted - crew.running - crew.starting
+        return wanted - there.running - there.starting
 
-    def remove(self, crew: Crew, wanted: int) -> int:
+    def remove(self, there: WorkerCount, wanted: int) -> int:
         """Lower the desired count; a task that works on a scan is protected and outlives it."""
         self._set(wanted)
-        return crew.running + crew.starting - wanted
+        return there.running + there.starting - wanted
 
     def _set(self, count: int) -> None:
         self._ecs.update_service(cluster=self._cluster, service=self._service, desiredCount=count)
@@ -118,110 +126,79 @@ class FargateService:
 class BatchWorkers:
     """The reconstruct workers: Batch jobs that take scans until their queues have been empty a while."""
 
-    leaves_by_itself = True
-
-    def __init__(self, client: Any, job_queue: str, job_definition: str) -> None:
+    def __init__(self, client: BatchClient, job_queue: str, job_definition: str) -> None:
         self._batch, self._queue, self._definition = client, job_queue, job_definition
 
-    def look(self) -> Crew:
+    def look(self) -> WorkerCount:
         """Count our jobs in the queue, each status by itself: ListJobs asks for one at a time."""
         # Those nearest to running are read first and the running last: a job that moves on between two
         # calls is then counted twice rather than not at all, and nothing is asked for twice.
         starting = sum(self._count(status) for status in STARTING_STATUSES)
-        return Crew(self._count("RUNNING"), starting)
+        return WorkerCount(self._count("RUNNING"), starting)
 
-    def add(self, crew: Crew, wanted: int) -> int:
+    def add(self, there: WorkerCount, wanted: int) -> int:
         """Submit the missing jobs. One that fails ends it: the next minute counts anew."""
-        missing = wanted - crew.running - crew.starting
+        missing = wanted - there.running - there.starting
         for _ in range(missing):
             self._batch.submit_job(jobName=JOB_NAME, jobQueue=self._queue, jobDefinition=self._definition)
         return missing
 
-    def remove(self, crew: Crew, wanted: int) -> int:
+    def remove(self, there: WorkerCount, wanted: int) -> int:
         """Do nothing: workers leave by themselves, and none is called back from its way up."""
         return 0
 
-    def _count(self, status: str) -> int:
-        count, page = 0, {}
+    def _count(self, status: JobStatusType) -> int:
+        request: ListJobsRequestTypeDef = {"jobQueue": self._queue, "jobStatus": status}
+        count = 0
         while True:
-            told = self._batch.list_jobs(jobQueue=self._queue, jobStatus=status, **page)
-            count += sum(job["jobName"] == JOB_NAME for job in told["jobSummaryList"])
-            if not told.get("nextToken"):
+            page = self._batch.list_jobs(**request)
+            count += sum(job["jobName"] == JOB_NAME for job in page["jobSummaryList"])
+            if not page.get("nextToken"):
                 return count
-            page = {"nextToken": told["nextToken"]}
+            request["nextToken"] = page["nextToken"]
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What the scaler remembers of a stage between two looks."""
+class StageHistory:
+    """What earlier looks at a stage left: when it was last changed, the time a scan took (seconds)."""
 
     last_change: float | None = None
     scan_seconds: float | None = None
 
 
-class Notebook:
+class ScalerState:
     """One item a stage in the ledger's table. It has no ``state``, so that no listing of scans shows it."""
 
-    def __init__(self, client: Any, table: str) -> None:
-        self._db, self._table = client, table
+    def __init__(self, table: Table) -> None:
+        self._table = table
 
-    def open(self, stage: Stage, now: float, spacing: float) -> Memory:
-        """Note that the stage is looked at, and return what is remembered.
+    def begin(self, stage: Stage, now: float, spacing: float) -> StageHistory:
+        """Note that the stage is looked at, and return what earlier looks left.
 
         Raises
         ------
         TickedAlreadyError
             When the last look was less than ``spacing`` seconds ago.
         """
-        try:
-            told = self._update(
-                stage,
-                "SET looked_at = :now",
-                {":now": now, ":before": now - spacing},
-                condition="attribute_not_exists(looked_at) OR looked_at <= :before",
-            )
-        except self._db.exceptions.ConditionalCheckFailedException:
-            raise TickedAlreadyError from None
-        return Memory(_number(told, "last_change"), _number(told, "scan_seconds"))
+        item = self._table.update(
+            *_keys(stage),
+            {"looked_at": now},
+            condition="attribute_not_exists(#looked_at) OR #looked_at <= :before",
+            values={"before": now - spacing},
+        )
+        if item is None:
+            raise TickedAlreadyError
+        return StageHistory(item.get("last_change"), item.get("scan_seconds"))
 
-    def close(self, stage: Stage, now: float, *, changed: bool, scan_seconds: float | None) -> None:
-        """Remember a change made now, and the time a scan was last seen to take."""
-        values: dict[str, float] = {}
+    def record(self, stage: Stage, now: float, *, changed: bool, scan_seconds: float | None) -> None:
+        """Keep that the stage was changed now, and the time a scan was last seen to take."""
+        values: dict[str, Any] = {}
         if changed:
             values["last_change"] = now
         if scan_seconds is not None:
             values["scan_seconds"] = scan_seconds
         if values:
-            parts = ", ".join(f"{name} = :{name}" for name in values)
-            self._update(
-                stage,
-                f"SET {parts}, {UPDATED_AT} = :text",
-                {f":{name}": value for name, value in values.items()},
-                text=datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds"),
-            )
-
-    def _update(
-        self,
-        stage: Stage,
-        expression: str,
-        numbers: Mapping[str, float],
-        *,
-        condition: str = "",
-        text: str = "",
-    ) -> dict[str, Any]:
-        values: dict[str, Any] = {name: {"N": repr(round(value, 3))} for name, value in numbers.items()}
-        if text:
-            values[":text"] = {"S": text}
-        told = self._db.update_item(
-            TableName=self._table,
-            Key={PK: {"S": f"scaler#{stage.value}"}, SK: {"S": "scaler"}},
-            UpdateExpression=expression,
-            ExpressionAttributeValues=values,
-            ReturnValues="ALL_NEW",
-            **({"ConditionExpression": condition} if condition else {}),
-        )
-        attributes: dict[str, Any] = told["Attributes"]
-        return attributes
+            self._table.update(*_keys(stage), {**values, UPDATED_AT: iso(now)})
 
 
 @dataclass(frozen=True)
@@ -232,43 +209,40 @@ class Reading:
     scan_seconds: float | None = None
 
 
-class Gauges:
+class CloudWatchReader:
     """CloudWatch."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: CloudWatchClient) -> None:
         self._cloudwatch = client
 
     def read(self, stage: Stage, lanes: tuple[str, str], now: float) -> Reading:
         """Read both lanes' ages and the stage's time a scan, in one call."""
         end = datetime.fromtimestamp(now, UTC)
-        seconds = {
-            "Namespace": metrics.NAMESPACE,
-            "MetricName": metrics.STAGE_SECONDS,
-            "Dimensions": [{"Name": metrics.STAGE, "Value": stage.value}],
-        }
         queries = [
             _query(
                 f"age{index}",
-                {
-                    "Namespace": "AWS/SQS",
-                    "MetricName": "ApproximateAgeOfOldestMessage",
-                    "Dimensions": [{"Name": "QueueName", "Value": url.rsplit("/", 1)[1]}],
-                },
+                ("AWS/SQS", "ApproximateAgeOfOldestMessage"),
+                {"Name": "QueueName", "Value": url.rsplit("/", 1)[1]},
                 60,
                 "Maximum",
             )
             for index, url in enumerate(lanes)
         ]
         hours = MEASURED_HOURS * 3600
-        queries += [_query("sum", seconds, hours, "Sum"), _query("count", seconds, hours, "SampleCount")]
-        told = self._cloudwatch.get_metric_data(
+        seconds = (metrics.NAMESPACE, metrics.STAGE_SECONDS)
+        dimension: DimensionTypeDef = {"Name": metrics.STAGE, "Value": stage.value}
+        queries += [
+            _query("sum", seconds, dimension, hours, "Sum"),
+            _query("count", seconds, dimension, hours, "SampleCount"),
+        ]
+        results = self._cloudwatch.get_metric_data(
             MetricDataQueries=queries,
             StartTime=end - timedelta(seconds=hours),
             EndTime=end,
             ScanBy="TimestampDescending",
         )["MetricDataResults"]
         found = {
-            result["Id"]: list(zip(result["Timestamps"], result["Values"], strict=True)) for result in told
+            result["Id"]: list(zip(result["Timestamps"], result["Values"], strict=True)) for result in results
         }
         recent = end - timedelta(minutes=5)
         ages = [value for name in ("age0", "age1") for at, value in found.get(name, [])[:1] if at >= recent]
@@ -278,9 +252,19 @@ class Gauges:
         return Reading(max(ages, default=None), total / count if believed else None)
 
 
-def _query(name: str, metric: dict[str, Any], period: int, statistic: str) -> dict[str, Any]:
-    return {"Id": name, "MetricStat": {"Metric": metric, "Period": period, "Stat": statistic}}
+def _query(
+    name: str, metric: tuple[str, str], dimension: DimensionTypeDef, period: int, statistic: str
+) -> MetricDataQueryTypeDef:
+    namespace, metric_name = metric
+    return {
+        "Id": name,
+        "MetricStat": {
+            "Metric": {"Namespace": namespace, "MetricName": metric_name, "Dimensions": [dimension]},
+            "Period": period,
+            "Stat": statistic,
+        },
+    }
 
 
-def _number(item: Mapping[str, Any], name: str) -> float | None:
-    return float(item[name]["N"]) if name in item else None
+def _keys(stage: Stage) -> tuple[str, str]:
+    return f"scaler#{stage.value}", "scaler"

@@ -20,11 +20,6 @@ class StageSettings:
     dead_letters: str
     policy: Policy
 
-    @property
-    def queues(self) -> dict[str, str]:
-        """Return the URLs by a short name."""
-        return {"stat": self.lanes[0], "routine": self.lanes[1], "dead": self.dead_letters}
-
 
 @dataclass(frozen=True)
 class Settings:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..contract.codes import Code, PermanentError
 from . import client as aws
 from .ports import Message
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
+    from mypy_boto3_sqs.type_defs import SendMessageRequestTypeDef
 
 MAX_VISIBILITY = 12 * 3600
 MAX_DELAY = 900
@@ -29,7 +34,9 @@ class SqsQueue:
         Seconds a received message is hidden until the first heartbeat.
     """
 
-    def __init__(self, client: Any, url: str, *, name: str, visibility: float, max_receives: int = 0) -> None:
+    def __init__(
+        self, client: SQSClient, url: str, *, name: str, visibility: float, max_receives: int = 0
+    ) -> None:
         self._sqs = client
         self._url = url
         self.name = name
@@ -54,11 +61,11 @@ class SqsQueue:
             )
         self.max_receives = int(policy["maxReceiveCount"])
 
-    def attributes(self, *names: str) -> dict[str, str]:
+    def attributes(self, *names: QueueAttributeNameType) -> dict[str, str]:
         """Return attributes of the queue."""
         with aws.translated("The queue"):
-            told = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=list(names))
-        return dict(told.get("Attributes", {}))
+            found = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=names)
+        return {str(name): value for name, value in found.get("Attributes", {}).items()}
 
     def receive(self, wait: float) -> Message | None:
         """Long-poll for one message."""
@@ -109,10 +116,12 @@ class SqsQueue:
 
     def send(self, body: str, *, group: str, delay: float = 0) -> None:
         """Send a message. ``group`` (the site) makes it a fair queue: no site waits for another's burst."""
+        request: SendMessageRequestTypeDef = {
+            "QueueUrl": self._url,
+            "MessageBody": body,
+            "MessageGroupId": group,
+        }
+        if delay:
+            request["DelaySeconds"] = min(MAX_DELAY, round(delay))
         with aws.translated("The queue"):
-            self._sqs.send_message(
-                QueueUrl=self._url,
-                MessageBody=body,
-                MessageGroupId=group,
-                **({"DelaySeconds": min(MAX_DELAY, round(delay))} if delay else {}),
-            )
+            self._sqs.send_message(**request)

@@ -9,13 +9,18 @@ import shutil
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, TypedDict
 
 from ..contract.causes import ours
 from ..contract.codes import Code, PermanentError, RetryableError
 from ..contract.keys import DONE_TAG
 from . import client as aws
 from .ports import Check, ObjectInfo, never
+
+if TYPE_CHECKING:
+    from botocore.response import StreamingBody
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, CopySourceTypeDef
 
 
 class ReplacedError(RetryableError):
@@ -28,8 +33,8 @@ class ReplacedError(RetryableError):
 
 
 _BLOCK = 4 * 1024 * 1024
-_PART = 32 * 1024 * 1024
-"""S3 allows 10,000 parts: files up to 312 GiB."""
+PART_BYTES = 32 * 1024 * 1024
+"""Larger files go up in parts of this size. S3 allows 10,000 parts: files up to 312 GiB."""
 _TRIES = 3
 SHA256 = "sha256"
 """User metadata of what we write: hex digest of the whole object, whatever way it was uploaded."""
@@ -68,11 +73,34 @@ def require_free(folder: Path, need: int, what: str) -> None:
     )
 
 
-class S3Store:
-    """See :class:`~mrirecon.aws.ports.ObjectStore`."""
+class _Place(TypedDict):
+    Bucket: str
+    Key: str
 
-    def __init__(self, client: Any) -> None:
+
+class _Version(TypedDict, total=False):
+    VersionId: str
+
+
+class _Condition(TypedDict, total=False):
+    IfMatch: str
+    IfNoneMatch: str
+
+
+class S3Store:
+    """See :class:`~mrirecon.aws.ports.ObjectStore`.
+
+    Parameters
+    ----------
+    client
+        Client.
+    part_bytes
+        Size of the parts in which larger files go up; S3 takes none below 5 MiB, except the last.
+    """
+
+    def __init__(self, client: S3Client, *, part_bytes: int = PART_BYTES) -> None:
         self._s3 = client
+        self._part_bytes = part_bytes
 
     def head(self, bucket: str, key: str, version: str | None = None) -> ObjectInfo | None:
         """Return what S3 knows of the object, ``None`` when there is none."""
@@ -174,20 +202,20 @@ class S3Store:
     ) -> bool:
         """Put a file only if ``key`` is absent (or still holds the ETag ``replace``); tell whether it did."""
         meta = {**(metadata or {}), SHA256: file_sha256(path, check)}
-        condition = {"IfMatch": f'"{replace}"'} if replace else {"IfNoneMatch": "*"}
-        where = {"Bucket": bucket, "Key": key}
+        condition: _Condition = {"IfMatch": f'"{replace}"'} if replace else {"IfNoneMatch": "*"}
+        place: _Place = {"Bucket": bucket, "Key": key}
         with aws.translated("Writing to the object store"):
             try:
-                if path.stat().st_size <= _PART:
+                if path.stat().st_size <= self._part_bytes:
                     self._s3.put_object(
-                        **where,
+                        **place,
                         Body=path.read_bytes(),
                         Metadata=meta,
                         ChecksumAlgorithm="SHA256",
                         **condition,
                     )
                 else:
-                    self._multipart(path, where, meta, condition, check)
+                    self._multipart(path, place, meta, condition, check)
             except self._s3.exceptions.ClientError as error:
                 if _lost_race(error):
                     return False
@@ -195,38 +223,36 @@ class S3Store:
         return True
 
     def _multipart(
-        self, path: Path, where: dict[str, str], meta: dict[str, str], condition: dict[str, str], check: Check
+        self, path: Path, place: _Place, meta: dict[str, str], condition: _Condition, check: Check
     ) -> None:
-        upload = self._s3.create_multipart_upload(**where, Metadata=meta, ChecksumAlgorithm="SHA256")[
+        upload = self._s3.create_multipart_upload(**place, Metadata=meta, ChecksumAlgorithm="SHA256")[
             "UploadId"
         ]
 
-        def put(number: int) -> dict[str, Any]:
+        def put(number: int) -> CompletedPartTypeDef:
             check()
             with path.open("rb") as file:
-                file.seek((number - 1) * _PART)
-                part = file.read(_PART)
+                file.seek((number - 1) * self._part_bytes)
+                part = file.read(self._part_bytes)
             done = self._s3.upload_part(
-                **where, UploadId=upload, PartNumber=number, Body=part, ChecksumAlgorithm="SHA256"
+                **place, UploadId=upload, PartNumber=number, Body=part, ChecksumAlgorithm="SHA256"
             )
-            return {
-                "ETag": done["ETag"],
-                "PartNumber": number,
-                "ChecksumSHA256": done.get("ChecksumSHA256", ""),
-            }
+            made: CompletedPartTypeDef = {"ETag": done["ETag"], "PartNumber": number}
+            if done.get("ChecksumSHA256"):
+                made["ChecksumSHA256"] = done["ChecksumSHA256"]
+            return made
 
-        count = -(-path.stat().st_size // _PART)
+        count = -(-path.stat().st_size // self._part_bytes)
         try:
             with ThreadPoolExecutor(4) as pool:
                 parts = list(pool.map(put, range(1, count + 1)))
-            told = [{name: value for name, value in part.items() if value} for part in parts]
             self._s3.complete_multipart_upload(
-                **where, UploadId=upload, MultipartUpload={"Parts": told}, **condition
+                **place, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
             )
         except BaseException:
             # Parts of an upload that is never ended cost money; the bucket's lifecycle is the second net.
             with contextlib.suppress(self._s3.exceptions.ClientError):
-                self._s3.abort_multipart_upload(**where, UploadId=upload)
+                self._s3.abort_multipart_upload(**place, UploadId=upload)
             raise
 
     def put_if_absent(self, bucket: str, key: str, body: bytes) -> bool:
@@ -257,10 +283,13 @@ class S3Store:
 
     def copy(self, source: tuple[str, str, str | None], bucket: str, key: str) -> None:
         """Copy on the store's side, in parts where it is large (boto3's transfer manager)."""
+        origin: CopySourceTypeDef = {"Bucket": source[0], "Key": source[1]}
+        if source[2]:
+            origin["VersionId"] = source[2]
         with aws.translated("Copying in the object store"):
             try:
                 self._s3.copy(
-                    {"Bucket": source[0], "Key": source[1], **_versioned(source[2])},
+                    origin,
                     bucket,
                     key,
                     ExtraArgs={"ChecksumAlgorithm": "SHA256"},
@@ -284,16 +313,16 @@ class S3Store:
                     raise
 
 
-def _versioned(version: str | None) -> dict[str, str]:
+def _versioned(version: str | None) -> _Version:
     return {"VersionId": version} if version else {}
 
 
-def _blocks(body: Any) -> Iterator[bytes]:
+def _blocks(body: StreamingBody) -> Iterator[bytes]:
     while block := body.read(_BLOCK):
         yield block
 
 
-def _write(file: Any, block: bytes) -> None:
+def _write(file: IO[bytes], block: bytes) -> None:
     try:
         file.write(block)
     except OSError as error:

@@ -11,9 +11,11 @@ from threading import Thread
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mrirecon.aws.table import Table
 from mrirecon.contract import environment as names
 from mrirecon.contract import keys, metrics, publications, states
 from mrirecon.contract.messages import NotAMessageError
@@ -33,6 +35,8 @@ class GatewayStub:
         self.requests: list[dict[str, Any]] = []
         self.running: dict[str, list[str]] = {}
         self.error: str | None = None
+        self.broken = False
+        self.calls = 0
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -55,6 +59,9 @@ class GatewayStub:
         Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def refresh(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        self.calls += 1
+        if self.broken:
+            return 500, {"__type": "InternalServerError", "message": "no"}
         if self.error:
             return 400, {"__type": self.error, "message": "no"}
         running = self.running.setdefault(body["FileShareARN"], [])
@@ -125,7 +132,9 @@ def stand(ledger: Any, gateway: GatewayStub, monkeypatch: pytest.MonkeyPatch) ->
     client = session().client("storagegateway", endpoint_url=gateway.url)
     made = module.Adapters(
         adapters.Gateway(client),
-        adapters.Book(ledger, "ledger", spacing=settings.spacing, running=settings.running),
+        adapters.ShareRefreshTable(
+            Table(ledger, "ledger"), spacing=settings.spacing, running=settings.running
+        ),
         adapters.RefreshQueue(sqs, settings.queue),
     )
     return Stand(module, settings, made, ledger, sqs, gateway)
@@ -211,7 +220,7 @@ def test_a_second_batch_waits_its_minute_and_is_not_lost(stand: Stand) -> None:
 
 
 def test_never_a_third_while_two_run(stand: Stand) -> None:
-    stand.adapters.book._running = 600.0  # refreshes that take longer than the time between two
+    stand.adapters.shares._running = 600.0  # refreshes that take longer than the time between two
     for scan in ("aa", "bb"):
         assert stand.publish(record(scan)) == set()
         stand.now += 61
@@ -277,27 +286,27 @@ def test_a_failed_call_defers_and_is_logged(
 
 
 def test_a_running_refresh_that_cannot_be_noted_is_not_asked_for_again(stand: Stand) -> None:
-    book = stand.adapters.book
-    original = book.started
+    shares = stand.adapters.shares
+    original = shares.started
 
     def started(*_: Any) -> None:
         from botocore.exceptions import ClientError
 
         raise ClientError({"Error": {"Code": "ThrottlingException"}}, "UpdateItem")
 
-    book.started = started
+    shares.started = started
     assert stand.publish(record("aa")) == set()
-    book.started = original
+    shares.started = original
     assert len(stand.gateway.requests) == 2
 
 
 def test_two_runs_at_once_ask_once(stand: Stand) -> None:
     """The turn is taken by a conditional write: of two runs with the same view of the share, one goes on."""
-    book = stand.adapters.book
+    shares = stand.adapters.shares
     module = load("refresh_cache", "refresh_aws")
     client = stand.ledger
     seen = client.get_item
-    other = module.Book(client, "ledger", spacing=60.0, running=120.0)
+    other = module.ShareRefreshTable(Table(client, "ledger"), spacing=60.0, running=120.0)
 
     def get_item(**told: Any) -> Any:
         answer = seen(**told)
@@ -307,7 +316,30 @@ def test_two_runs_at_once_ask_once(stand: Stand) -> None:
 
     client.get_item = get_item
     with pytest.raises(module.BusyError):
-        book.take_turn(SHARES[0], NOW)
+        shares.take_turn(SHARES[0], NOW)
+
+
+def test_a_turn_follows_one_that_was_written_with_all_digits(stand: Stand) -> None:
+    """The turn is taken only if the item is as it was read: its time must come back as it was written."""
+    shares, share = stand.adapters.shares, SHARES[0]
+    shares.take_turn(share, NOW)
+    (item,) = stand.ledger.scan(TableName="ledger")["Items"]
+    stand.ledger.put_item(TableName="ledger", Item={**item, "asked_at": {"N": "1799999900.1234567"}})
+    shares.take_turn(share, NOW)
+    with pytest.raises(load("refresh_cache", "refresh_aws").BusyError):
+        shares.take_turn(share, NOW)
+
+
+def test_a_refresh_whose_answer_is_lost_is_not_asked_for_twice(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may run, and the gateway takes two at a time: the queue tries again, not the client."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STORAGE_GATEWAY", stand.gateway.url)
+    stand.gateway.broken = True
+    gateway = stand.module.adapters.__wrapped__().gateway
+    with pytest.raises(ClientError, match="InternalServerError"):
+        gateway.refresh(SHARES[0], ["/"], 60.0)
+    assert stand.gateway.calls == 1
 
 
 def test_the_time_point_is_appended_once_to_the_attempt_that_published(stand: Stand) -> None:

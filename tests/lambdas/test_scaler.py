@@ -12,6 +12,7 @@ import pytest
 from botocore.hooks import HierarchicalEmitter
 from botocore.stub import Stubber
 
+from mrirecon.aws.table import Table
 from mrirecon.contract import environment as names
 from mrirecon.contract import metrics
 from mrirecon.contract.environment import SettingError
@@ -123,8 +124,8 @@ def stand(ledger: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     settings = load("scaler", "scaler_settings").Settings.from_environ(os.environ)
     made = module.Adapters(
         adapters.Queues(clients["sqs"]),
-        adapters.Notebook(ledger, "ledger"),
-        adapters.Gauges(clients["cloudwatch"]),
+        adapters.ScalerState(Table(ledger, "ledger")),
+        adapters.CloudWatchReader(clients["cloudwatch"]),
         adapters.FargateService(ecs, "cluster", "decompress"),
         adapters.BatchWorkers(batch, "gpu", "recon:3"),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from ...aws import client as aws
@@ -17,11 +17,16 @@ from ...contract.codes import MrireconError
 from ...contract.states import PK, SK
 from .settings import SettingsError
 
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
 
 def probe(
-    s3: Any,
-    sqs: Any,
-    db: Any,
+    s3: S3Client,
+    sqs: SQSClient,
+    db: DynamoDBClient,
     *,
     buckets: dict[str, str],
     queues: dict[str, str],
