@@ -23,6 +23,7 @@ from ..archive.members import Member, RawKind
 from ..header import facts, scrubbed
 from ..limits import Limits
 from ..readers import bart, fastmri, mrd
+from . import alternation
 from .assemble import collect, write_image
 from .calibration import separate
 from .notes import Notes
@@ -134,6 +135,7 @@ def _plan(members: list[Member], limits: Limits, progress: Progress) -> _Planned
     scan = choose(parts, notes)
     sorted_ = sort(scan.image, notes)
     _check_budget(sorted_, limits)
+    alternation.refuse(sorted_.block)
     acs, acs_coils = _calibration(scan, sorted_, notes)
     patterns = _patterns(sorted_, acs is not None)
     whiten = from_parts(scan.image, sorted_.block.rows, scan.noise, notes)

@@ -1,4 +1,4 @@
-"""Refusals of what is no Cartesian scan: a ghosted or blurred picture is worse than a sentence."""
+"""Refusals of what is no Cartesian scan: a ghosted or blurred image is worse than a sentence."""
 
 from __future__ import annotations
 
@@ -30,19 +30,20 @@ def refuse_sequence(part: Part, rows: Ints, encoding: Encoding) -> None:
         ``unsupported``, naming what was found.
     """
     if encoding.trajectory in _NAMES:
-        raise _unsupported(_NAMES[encoding.trajectory])
+        raise unsupported(_NAMES[encoding.trajectory])
     if part.header.sequence == "EPI":
-        raise _unsupported(_NAMES["epi"])
+        raise unsupported(_NAMES["epi"])
     flags = part.table["flags"]
     reverse = (flags[rows] & Flag.REVERSE) != 0
     corrected = (flags & Flag.PHASE_CORRECTION).any()
     if corrected and reverse.any() and not reverse.all():
         contrasts = part.table["contrast"][rows]
         if np.intersect1d(contrasts[reverse], contrasts[~reverse]).size:
-            raise _unsupported("an echo train of alternating polarity with phase correction lines (EPI)")
+            raise unsupported("an echo train of alternating polarity with phase correction lines (EPI)")
 
 
-def _unsupported(what: str) -> PermanentError:
+def unsupported(what: str) -> PermanentError:
+    """Return the refusal of a scan that is ``what``."""
     return PermanentError(
         Code.UNSUPPORTED,
         f"This is {what}; Cartesian scans are read. It was not reconstructed, because without its own "
