@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from aws_cdk import ArnFormat, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_sns as sns
@@ -35,6 +37,26 @@ class AlarmTopic(Construct):
         super().__init__(scope, name)
         self.topic = sns.Topic(
             self, "Topic", master_key=key, enforce_ssl=True, display_name="mrirecon alarms"
+        )
+        # Any policy of ours takes the place of SNS's default one, which let the account's services publish.
+        self.topic.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="AlarmsPublish",
+                actions=["sns:Publish"],
+                resources=[self.topic.topic_arn],
+                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                conditions={
+                    "StringEquals": {"aws:SourceAccount": Stack.of(self).account},
+                    "ArnLike": {
+                        "aws:SourceArn": Stack.of(self).format_arn(
+                            service="cloudwatch",
+                            resource="alarm",
+                            resource_name="*",
+                            arn_format=ArnFormat.COLON_RESOURCE_NAME,
+                        )
+                    },
+                },
+            )
         )
         for email in emails:
             self.topic.add_subscription(subscriptions.EmailSubscription(email))
@@ -70,12 +92,15 @@ class Alarms(Construct):
         page: str,
         what: str,
         threshold: float,
-        minutes: int,
+        periods: int,
         of: int | None = None,
         comparison: cloudwatch.ComparisonOperator = ABOVE,
         missing: cloudwatch.TreatMissingData = QUIET,
     ) -> cloudwatch.Alarm:
-        """Add an alarm whose description ends in the name of its page."""
+        """Add an alarm whose description ends in the name of its page.
+
+        It comes when ``threshold`` is passed in ``periods`` of the metric's periods, out of the last ``of``.
+        """
         if not (RUNBOOK / page).is_file():
             raise FileNotFoundError(f"alarm {name}: expected its page docs/runbook/{page}, found none")
         alarm = cloudwatch.Alarm(
@@ -86,40 +111,30 @@ class Alarms(Construct):
             threshold=threshold,
             comparison_operator=comparison,
             treat_missing_data=missing,
-            evaluation_periods=of or minutes,
-            datapoints_to_alarm=minutes,
+            evaluation_periods=of or periods,
+            datapoints_to_alarm=periods,
         )
         alarm.add_alarm_action(actions.SnsAction(self._topic))
         alarm.add_ok_action(actions.SnsAction(self._topic))
         self.all.append(alarm)
         return alarm
 
-    def watch_gateway(self, gateway_id: str) -> None:
-        """Add the alarms of a file gateway."""
-
-        def of_gateway(name: str) -> cloudwatch.Metric:
-            return cloudwatch.Metric(
-                namespace="AWS/StorageGateway",
-                metric_name=name,
-                dimensions_map={"GatewayId": gateway_id},
-                statistic="Maximum",
-                period=signals.MINUTE,
-            )
-
+    def watch_gateway(self, gateway: signals.Gateway) -> None:
+        """Add the alarms of a file gateway, whose metrics come every five minutes."""
         self.add(
             "GatewayCacheDirty",
-            of_gateway("CachePercentDirty"),
+            signals.of_gateway(gateway, "CachePercentDirty"),
             page="gateway.md",
             threshold=80,
-            minutes=15,
+            periods=3,
             what="The gateway uploads more slowly than scanners write; its cache fills.",
         )
         self.add(
             "GatewayUnwell",
-            of_gateway("HealthNotifications"),
+            signals.of_gateway(gateway, "HealthNotifications"),
             page="gateway.md",
             threshold=0,
-            minutes=1,
+            periods=1,
             what="The gateway reports a fault.",
         )
 
@@ -138,7 +153,7 @@ class Alarms(Construct):
             page="lustre.md",
             comparison=BELOW,
             threshold=capacity_gib * 2**30 * 0.1,
-            minutes=15,
+            periods=15,
             what="Less than a tenth of the k-space cache is free.",
         )
 
@@ -161,7 +176,7 @@ class Alarms(Construct):
             ),
             ("DeadLettersFunctions", functions, "A Lambda failed on an event and its retries."),
         ):
-            self.add(name, signals.waiting(queue), page="dead-letters.md", threshold=0, minutes=1, what=what)
+            self.add(name, signals.waiting(queue), page="dead-letters.md", threshold=0, periods=1, what=what)
 
     def _waiting(self, data: DataResources, env: Environment) -> None:
         operations = env.operations
@@ -177,7 +192,7 @@ class Alarms(Construct):
                 signals.age(queue),
                 page="scans-wait.md",
                 threshold=minutes * 60,
-                minutes=3,
+                periods=3,
                 what=f"A scan has waited in its queue for more than {minutes} minutes.",
             )
 
@@ -190,7 +205,7 @@ class Alarms(Construct):
                     signals.missing_workers(stage),
                     page=page,
                     threshold=0,
-                    minutes=25,
+                    periods=25,
                     of=30,
                     what=f"{label} workers were asked for and have not come for half an hour.",
                 )
@@ -200,7 +215,7 @@ class Alarms(Construct):
                 page="scaler.md",
                 comparison=BELOW,
                 threshold=1,
-                minutes=10,
+                periods=10,
                 missing=SILENCE_IS_WRONG,
                 what="The scaler has decided nothing for ten minutes: queues may grow unseen.",
             )
@@ -209,7 +224,7 @@ class Alarms(Construct):
                 signals.of_stage(metrics.SCALER_ERRORS, stage, statistic="Sum"),
                 page="scaler.md",
                 threshold=0,
-                minutes=5,
+                periods=5,
                 of=10,
                 what="The scaler could not read or set something; it changed nothing then.",
             )
@@ -221,7 +236,7 @@ class Alarms(Construct):
                 function.metric_errors(period=signals.FIVE_MINUTES),
                 page="functions.md",
                 threshold=0,
-                minutes=2,
+                periods=2,
                 of=3,
                 what=f"The {name} Lambda fails.",
             )
@@ -230,6 +245,6 @@ class Alarms(Construct):
                 function.metric_throttles(period=signals.FIVE_MINUTES),
                 page="functions.md",
                 threshold=10,
-                minutes=3,
+                periods=3,
                 what=f"The {name} Lambda is throttled.",
             )

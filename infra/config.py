@@ -7,6 +7,7 @@ zones, images and gateways are written down, so that a synth needs no credential
 from __future__ import annotations
 
 import ipaddress
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,6 +20,8 @@ from .config_parts import (
     Control,
     Development,
     Emulator,
+    ExistingGateway,
+    ExistingNetwork,
     FileShare,
     Images,
     Lustre,
@@ -32,6 +35,10 @@ from .errors import ConfigError, from_validation, reject
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
 
+RESERVED_ADDRESSES = 5
+"""Addresses of every subnet that AWS keeps for itself."""
+OTHERS = 60
+"""Addresses of a zone that are no worker's: endpoints, and what Lambda, a studio and a gateway take."""
 FARGATE_MEMORY_GIB: dict[int, tuple[int, int]] = {
     1024: (2, 8),
     2048: (4, 16),
@@ -176,12 +183,36 @@ class Environment(_Frozen):
 
     @model_validator(mode="after")
     def _network_holds(self) -> Self:
-        tiers = 2 if self.network.egress == "nat" else 1
-        needed = len(self.availability_zones) * tiers
-        room = 2 ** (24 - ipaddress.ip_network(self.network.cidr).prefixlen)
-        if needed > room:
-            takes = f"a network with room for {needed} subnets of /24"
+        existing = self.network.existing
+        if existing is not None:
+            return self._existing_holds(existing)
+        size = 2 ** (32 - self.work_subnet_prefix)
+        zones = len(self.availability_zones)
+        edge = zones * 256 if self.network.egress == "nat" else 0
+        room = ipaddress.ip_network(self.network.cidr).num_addresses
+        if zones * size + edge > room:
+            takes = (
+                f"a network with room for {zones} subnets of /{self.work_subnet_prefix}"
+                f"{' and as many of /24' if edge else ''}: each zone must hold {self.addresses} addresses"
+            )
             reject("network.cidr", self.network.cidr, takes)
+        return self
+
+    def _existing_holds(self, existing: ExistingNetwork) -> Self:
+        zones, subnets = len(self.availability_zones), existing.subnets
+        if len(subnets) != zones:
+            reject("network.existing.subnets", len(subnets), f"{zones}: one for each of availability_zones")
+        if len({subnet.id for subnet in subnets}) != zones:
+            reject("network.existing.subnets", [subnet.id for subnet in subnets], "every subnet once")
+        ranges = [ipaddress.IPv4Network(cidr) for cidr in existing.cidrs]
+        for index, subnet in enumerate(subnets):
+            inside = ipaddress.IPv4Network(subnet.cidr)
+            where = f"network.existing.subnets.{index}.cidr"
+            if not any(inside.subnet_of(whole) for whole in ranges):
+                reject(where, subnet.cidr, f"a part of the VPC's {', '.join(existing.cidrs)}")
+            if inside.num_addresses - RESERVED_ADDRESSES < self.addresses:
+                takes = f"a subnet with {self.addresses} addresses: the workers' ceilings and the rest"
+                reject(where, subnet.cidr, takes)
         return self
 
     @model_validator(mode="after")
@@ -216,6 +247,33 @@ class Environment(_Frozen):
         if self.operations.monthly_budget_usd and tag not in self.tags:
             reject("operations.cost_tag", tag, f"a tag that is set under tags: {sorted(self.tags)}")
         return self
+
+    @property
+    def addresses(self) -> int:
+        """How many addresses a zone's subnet must hold: one zone may have to carry all workers.
+
+        A deployment runs the new tasks of decompress beside the old ones, so that stage counts twice. The
+        rest is interface endpoints, Lambdas, the file system's servers, the studio's apps and a gateway.
+        """
+        lustre = 2 * (1 + self.lustre.capacity_gib // 1200) if self.lustre else 0
+        return 2 * self.decompress.scaling.max_workers + self.recon.scaling.max_workers + lustre + OTHERS
+
+    @property
+    def work_subnet_prefix(self) -> int:
+        """Prefix length of a zone's subnet in a VPC of our own, /24 or wider."""
+        return min(24, 32 - math.ceil(math.log2(self.addresses + RESERVED_ADDRESSES)))
+
+    @property
+    def gateway_name(self) -> str:
+        """The file gateway's name in Storage Gateway; that of an appliance is the environment's."""
+        gateway = self.file_share.gateway if self.file_share else None
+        return gateway.gateway_name if isinstance(gateway, ExistingGateway) else f"mrirecon-{self.name}"
+
+    @property
+    def gateway_networks(self) -> tuple[str, ...]:
+        """Networks outside the VPC from which a gateway reaches its endpoint."""
+        gateway = self.file_share.gateway if self.file_share else None
+        return gateway.networks if isinstance(gateway, ExistingGateway) else ()
 
     @property
     def prefix(self) -> str:

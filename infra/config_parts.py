@@ -52,6 +52,12 @@ def _private(value: str) -> str:
     return value
 
 
+def _range(value: str) -> str:
+    if not ipaddress.ip_network(_network(value)).is_private:
+        reject("", value, "a private network")
+    return value
+
+
 def _client(value: str) -> str:
     network = ipaddress.ip_network(_network(value))
     if network.prefixlen < 8:
@@ -83,6 +89,10 @@ def _image(value: str) -> str:
 
 
 PrivateNetwork = Annotated[str, AfterValidator(_private)]
+PrivateRange = Annotated[str, AfterValidator(_range)]
+SecurityGroupId = Annotated[
+    str, Field(pattern=r"^sg-[0-9a-f]{8,17}$", description="a security group's id, as sg-0a1b2c3d")
+]
 ClientNetwork = Annotated[str, AfterValidator(_client)]
 LogDays = Annotated[int, AfterValidator(_log_days)]
 GatewayArn = Annotated[str, _arn("storagegateway")]
@@ -137,16 +147,58 @@ class Site(Frozen):
     )
 
 
+class ExistingSubnet(Frozen):
+    """A subnet that is there already."""
+
+    id: str = Field(pattern=r"^subnet-[0-9a-f]{8,17}$", description="a subnet's id, as subnet-0a1b2c3d")
+    cidr: PrivateRange = Field(description="its addresses, as 10.40.0.0/22")
+    route_table_id: str = Field(pattern=r"^rtb-[0-9a-f]{8,17}$", description="its route table's id")
+
+
+class ExistingNetwork(Frozen):
+    """A VPC of the account's landing zone: used by its ids, never looked up."""
+
+    vpc_id: str = Field(pattern=r"^vpc-[0-9a-f]{8,17}$", description="the VPC's id, as vpc-0a1b2c3d")
+    cidrs: tuple[PrivateRange, ...] = Field(min_length=1, description="all address ranges of the VPC")
+    subnets: tuple[ExistingSubnet, ...] = Field(
+        min_length=1, description="one subnet a zone, in the order of availability_zones"
+    )
+    worker_security_group_id: SecurityGroupId | None = Field(
+        default=None, description="a security group that lets HTTPS out, instead of one of ours"
+    )
+    endpoint_security_group_id: SecurityGroupId | None = Field(
+        default=None,
+        description="a security group for the endpoints, instead of ours: TCP 443 in, and for a file gateway "
+        "1026 to 1028, 1031 and 2222",
+    )
+
+
 class Network(Frozen):
     """The VPC and its way out."""
+
+    existing: ExistingNetwork | None = Field(
+        default=None, description="an existing VPC with its subnets, instead of a new one"
+    )
 
     cidr: PrivateNetwork = Field(default="10.40.0.0/16", description="a private network between /16 and /22")
     egress: Literal["endpoints", "nat", "public"] = Field(
         default="endpoints",
         description="'endpoints': isolated, AWS by PrivateLink; 'nat': one NAT gateway; "
-        "'public': public addresses, nothing reaches in, no standing cost",
+        "'public': public addresses, nothing reaches in, no standing cost. In an existing VPC, 'nat' says "
+        "that its subnets reach AWS by themselves, and no endpoint is made",
     )
     flow_log_days: LogDays = Field(default=90, description="retention of flow logs in days")
+
+    @model_validator(mode="after")
+    def _existing(self) -> Self:
+        if self.existing is not None and self.egress == "public":
+            reject("egress", "public", "'endpoints' or 'nat' in an existing VPC")
+        return self
+
+    @property
+    def cidrs(self) -> tuple[str, ...]:
+        """The address ranges of the VPC."""
+        return self.existing.cidrs if self.existing else (self.cidr,)
 
 
 class Storage(Frozen):
@@ -177,10 +229,28 @@ class Storage(Frozen):
         return self
 
 
+class Directory(Frozen):
+    """The Active Directory domain of the SMB shares' users."""
+
+    controllers: tuple[ClientNetwork, ...] = Field(
+        min_length=1, description="networks of the domain controllers and their DNS, as 10.10.1.0/28"
+    )
+
+
 class Appliance(Frozen):
-    """A gateway machine in the VPC, activated by a custom resource."""
+    """A gateway machine in the VPC. It is made once; an operator's command activates it."""
 
     kind: Literal["appliance"] = Field(default="appliance", description="'appliance' or 'existing'")
+    ami_id: str = Field(
+        pattern=r"^ami-[0-9a-f]{8,17}$",
+        description="the machine image, by id: a later one would replace the machine and lose its cache",
+    )
+    gateway_arn: GatewayArn | None = Field(
+        default=None, description="nothing until it is activated, then the ARN that the command printed"
+    )
+    directory: Directory | None = Field(
+        default=None, description="the domain that it joins, with 'ActiveDirectory'"
+    )
     instance_type: str = Field(
         default="m6i.xlarge", pattern=r"^[a-z0-9-]+\.[a-z0-9]+$", description="an EC2 type"
     )
@@ -192,6 +262,14 @@ class ExistingGateway(Frozen):
 
     kind: Literal["existing"] = Field(default="existing", description="'appliance' or 'existing'")
     gateway_arn: GatewayArn = Field(description="ARN of the activated S3 File Gateway")
+    gateway_name: str = Field(
+        min_length=2, max_length=255, description="name of the gateway: its metrics are found by id and name"
+    )
+    networks: tuple[ClientNetwork, ...] = Field(
+        default=(),
+        description="networks from which it reaches the endpoint of Storage Gateway in the VPC; none: it "
+        "uses AWS's public endpoints",
+    )
 
 
 class FileShare(Frozen):
@@ -204,10 +282,7 @@ class FileShare(Frozen):
     )
     smb_authentication: Literal["ActiveDirectory", "GuestAccess"] = Field(
         default="ActiveDirectory",
-        description="'ActiveDirectory' (the gateway joined by hand) or 'GuestAccess'",
-    )
-    smb_guest_secret_arn: SecretArn | None = Field(
-        default=None, description="ARN of the secret with the guest password, with 'GuestAccess'"
+        description="'ActiveDirectory' (the gateway joins the domain first) or 'GuestAccess'",
     )
     smb_users: tuple[str, ...] = Field(default=(), description="users or @groups that may use the SMB shares")
     settling_seconds: int = Field(
@@ -222,9 +297,12 @@ class FileShare(Frozen):
             reject("smb_users", [], "at least one user or @group with ActiveDirectory")
         if self.smb_authentication == "GuestAccess" and self.smb_users:
             reject("smb_users", list(self.smb_users), "nothing with GuestAccess: guests have no names")
-        appliance = isinstance(self.gateway, Appliance)
-        if self.smb_authentication == "GuestAccess" and appliance and self.smb_guest_secret_arn is None:
-            reject("smb_guest_secret_arn", None, "the ARN of the secret with the guest password")
+        if isinstance(self.gateway, Appliance):
+            named = self.smb_authentication == "ActiveDirectory"
+            if named and self.gateway.directory is None:
+                reject("gateway.directory", None, "the networks of the domain controllers")
+            if not named and self.gateway.directory is not None:
+                reject("gateway.directory", "a directory", "nothing with GuestAccess")
         return self
 
 

@@ -148,10 +148,8 @@ class Control(Construct):
         grants.allow(
             role, "SubmitWorkers", ["batch:SubmitJob"], [workers.job_queue_arn, *workers.job_definition_arns]
         )
-        # These three know no resources.
-        grants.allow(
-            role, "LookAtJobs", ["batch:ListJobs", "batch:DescribeJobs", "cloudwatch:GetMetricData"], ["*"]
-        )
+        # These know no resources.
+        grants.allow(role, "LookAtJobs", ["batch:ListJobs", "cloudwatch:GetMetricData"], ["*"])
         rule = events.Rule(
             self,
             "EveryMinute",
@@ -230,15 +228,28 @@ REFRESH_TIMEOUT = Duration.minutes(2)
 EVENT_SOURCE_CONCURRENCY = 2
 
 
-def operators_policy(scope: Construct, name: str, *, redrive: lambda_.IFunction) -> iam.ManagedPolicy:
-    """Return what an operator needs to redrive, to be attached to people."""
-    return iam.ManagedPolicy(
-        scope,
-        name,
-        description=f"mrirecon operators ({Stack.of(scope).stack_name})",
-        statements=[
-            iam.PolicyStatement(
-                sid="Redrive", actions=["lambda:InvokeFunction"], resources=[redrive.function_arn]
-            )
-        ],
-    )
+def operators_policy(
+    scope: Construct, name: str, *, redrive: lambda_.IFunction, data: DataResources
+) -> iam.ManagedPolicy:
+    """Return what ``mrirecon status``, ``queues``, ``submit`` and ``redrive`` need: for people."""
+    policy = iam.ManagedPolicy(scope, name, description=f"mrirecon operators ({Stack.of(scope).stack_name})")
+    lanes = [*data.decompress.lanes, *data.recon.lanes]
+    dead = [data.decompress.dead_letters, data.recon.dead_letters]
+    table = data.ledger.table_arn
+    for sid, actions, resources in (
+        ("Redrive", ["lambda:InvokeFunction"], [redrive.function_arn]),
+        ("Ledger", ["dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem"], [table]),
+        ("LedgerListings", ["dynamodb:Query"], [f"{table}/index/*"]),
+        ("Lanes", grants.SEND, [queue.queue_arn for queue in lanes]),
+        ("DeadLetters", (*grants.WALK, "sqs:DeleteMessage"), [queue.queue_arn for queue in dead]),
+        ("FindArchives", ["s3:ListBucket"], [data.raw.bucket_arn]),
+        (
+            "SubmitArchives",
+            ("s3:GetObject", "s3:GetObjectVersion", *grants.WRITE),
+            [data.raw.arn_for_objects(keys.INCOMING + "*")],
+        ),
+        ("Keys", grants.USE_KEY, [data.data_key.key_arn, data.message_key.key_arn]),
+    ):
+        statement = iam.PolicyStatement(sid=sid, actions=list(actions), resources=list(resources))
+        policy.add_statements(statement)
+    return policy

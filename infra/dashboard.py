@@ -31,7 +31,7 @@ class PipelineDashboard(Construct):
         title: str,
         data: DataResources,
         alarms: Sequence[cloudwatch.IAlarm],
-        gateway_ids: Sequence[str],
+        gateways: Sequence[signals.Gateway],
         lustre_id: str | None,
     ) -> None:
         super().__init__(scope, name)
@@ -69,7 +69,7 @@ class PipelineDashboard(Construct):
                 + [signals.waiting(data.refresh_dead_letters, "share refresh")],
             ),
         )
-        self._row(*_share(data, gateway_ids), *_lustre(lustre_id))
+        self._row(*_share(data, gateways), *_lustre(lustre_id))
 
     def _row(self, *widgets: cloudwatch.IWidget) -> None:
         self.dashboard.add_widgets(*widgets)
@@ -148,20 +148,13 @@ def _cost() -> list[cloudwatch.IMetric]:
     ]
 
 
-def _share(data: DataResources, gateway_ids: Sequence[str]) -> list[cloudwatch.GraphWidget]:
+def _share(data: DataResources, gateways: Sequence[signals.Gateway]) -> list[cloudwatch.GraphWidget]:
     refresh = _graph("Share refreshes waiting", [signals.waiting(data.refresh, "published results")])
-    if not gateway_ids:
+    if not gateways:
         return [refresh]
     lines = [
-        cloudwatch.Metric(
-            namespace="AWS/StorageGateway",
-            metric_name=name,
-            dimensions_map={"GatewayId": gateway},
-            statistic="Average",
-            period=signals.FIVE_MINUTES,
-            label=label,
-        )
-        for gateway in gateway_ids
+        signals.of_gateway(gateway, name, statistic="Average", label=label)
+        for gateway in gateways
         for name, label in (
             ("CachePercentDirty", "not yet uploaded"),
             ("CacheHitPercent", "read from cache"),

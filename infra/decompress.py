@@ -151,9 +151,9 @@ class DecompressService(Construct):
             ("ListQuarantine", data.quarantine),
         ):
             grants.list_bucket(role, sid, bucket)
-        grants.queues(role, "TakeArchives", data.decompress.lanes, grants.CONSUME)
+        grants.queues(role, "TakeArchives", data.decompress.lanes, (*grants.CONSUME, *grants.SEND))
         grants.queues(role, "AskForImages", data.recon.lanes, grants.SEND)
-        grants.queues(role, "SetAside", [data.decompress.dead_letters], grants.SEND)
+        grants.queues(role, "ReadDeadLetters", [data.decompress.dead_letters], grants.WALK)
         grants.ledger(role, data.ledger)
         grants.use_keys(role, [data.data_key, data.message_key])
         grants.allow(

@@ -75,6 +75,7 @@ class Studio(Construct):
         if data.models is None:
             raise ValueError("a studio wants a bucket of models")
         self.models = data.models
+        self._data_key = data.data_key
         self.role = iam.Role(
             self,
             "Role",
@@ -124,7 +125,7 @@ class Studio(Construct):
             auth_mode="IAM",
             app_network_access_type="VpcOnly",
             vpc_id=network.vpc.vpc_id,
-            subnet_ids=network.vpc.select_subnets(subnet_group_name="work").subnet_ids,
+            subnet_ids=network.subnet_ids,
             kms_key_id=data.data_key.key_id,
             default_user_settings=sagemaker.CfnDomain.UserSettingsProperty(
                 execution_role=self.role.role_arn,
@@ -137,7 +138,56 @@ class Studio(Construct):
                 ),
             ),
         )
-        self.domain.apply_removal_policy(RemovalPolicy.RETAIN if env.keep_data else RemovalPolicy.DESTROY)
+        kept = RemovalPolicy.RETAIN if env.keep_data else RemovalPolicy.DESTROY
+        self.domain.apply_removal_policy(kept)
+        self.profile = sagemaker.CfnUserProfile(
+            self, "Profile", domain_id=self.domain.attr_domain_id, user_profile_name=f"mrirecon-{env.name}"
+        )
+        self.profile.apply_removal_policy(kept)
+        self._use_studio(stack=Stack.of(self))
+
+    def _use_studio(self, stack: Stack) -> None:
+        """Let the profile's user open its spaces and apps: their ARNs begin with the domain's id."""
+        domain = self.domain.attr_domain_id
+
+        def within(kind: str, rest: str) -> str:
+            return stack.format_arn(service="sagemaker", resource=kind, resource_name=f"{domain}/{rest}")
+
+        grants.allow(
+            self.role,
+            "LookAtDomain",
+            ["sagemaker:DescribeDomain", "sagemaker:DescribeUserProfile"],
+            [
+                stack.format_arn(service="sagemaker", resource="domain", resource_name=domain),
+                within("user-profile", "*"),
+            ],
+        )
+        grants.allow(self.role, "ListStudio", ["sagemaker:ListApps", "sagemaker:ListSpaces"], ["*"])
+        grants.allow(
+            self.role,
+            "OpenSpaces",
+            [
+                "sagemaker:CreateSpace",
+                "sagemaker:UpdateSpace",
+                "sagemaker:DeleteSpace",
+                "sagemaker:DescribeSpace",
+                "sagemaker:CreateApp",
+                "sagemaker:DeleteApp",
+                "sagemaker:DescribeApp",
+                "sagemaker:AddTags",
+                "sagemaker:CreatePresignedDomainUrl",
+            ],
+            [within("space", "*"), within("app", "*"), within("user-profile", "*")],
+        )
+        # A space's volume is encrypted with the data key: SageMaker attaches it by a grant.
+        self.role.add_to_principal_policy(
+            iam.PolicyStatement(
+                sid="AttachVolumes",
+                actions=["kms:CreateGrant"],
+                resources=[self._data_key.key_arn],
+                conditions={"Bool": {"kms:GrantIsForAWSResource": "true"}},
+            )
+        )
 
     def _grant(self, env: Environment, data: DataResources, repositories: Repositories) -> None:
         role, stack = self.role, Stack.of(self)
@@ -165,7 +215,7 @@ class Studio(Construct):
         )
         jobs = [
             stack.format_arn(service="sagemaker", resource=kind, resource_name=f"mrirecon-{env.name}*")
-            for kind in ("training-job", "model-package", "model-package-group", "app", "space")
+            for kind in ("training-job", "model-package", "model-package-group")
         ]
         grants.allow(
             role,

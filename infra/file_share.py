@@ -137,8 +137,13 @@ class Shares(Construct):
             object_acl="bucket-owner-full-control",
             default_storage_class="S3_STANDARD",
             notification_policy=policy,
+            # Scanners write under users of their own that the gateway does not know: whoever may mount the
+            # share may write to it. The client list and RootSquash are the limits.
             nfs_file_share_defaults=storagegateway.CfnNFSFileShare.NFSFileShareDefaultsProperty(
-                directory_mode="0775", file_mode="0664", group_id=65534, owner_id=65534
+                directory_mode="0777" if writes else "0755",
+                file_mode="0666" if writes else "0644",
+                group_id=65534,
+                owner_id=65534,
             ),
         )
         nfs.node.add_dependency(role)

@@ -1,61 +1,59 @@
-"""A file gateway in the VPC: a machine, its cache disk, and the custom resource that activates it.
+"""A file gateway in the VPC: a machine with a pinned image, made once and never replaced by a release.
 
-CloudFormation knows file shares but no gateway, cache or activation, so a Lambda inside the VPC does that
-part (``lambda/activate_gateway``): it asks the machine for its key on port 80, activates, adds the cache.
+CloudFormation makes the machine and what reaches it. Activation, cache, directory and shares follow as steps
+of ``mrirecon gateway``, each of which may be repeated; one that fails leaves the machine alone. The machine
+gives its activation key over HTTP inside the VPC only, so a small Lambda there hands the key to the command.
 """
 
 from __future__ import annotations
 
-from aws_cdk import CustomResource, Duration, Tags, custom_resources
+from aws_cdk import CfnDeletionPolicy, Duration, Fn, Tags
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
-from aws_cdk import aws_logs as logs
 from constructs import Construct
 
-from .acknowledge import BUILT_IN, acknowledge, controls, managed_policy
+from mrirecon.contract import activation
+
+from .acknowledge import BUILT_IN, acknowledge
 from .config import Environment
 from .config_parts import Appliance, FileShare
+from .endpoints import STORAGE_GATEWAY_PORTS
 from .function import PipelineFunction
 from .network import Network
-from .retention import removal, retention
 
-AMI = "/aws/service/storagegateway/ami/FILE_S3/latest"
 CACHE_DEVICE = "/dev/sdb"
 ROOT_GIB = 80
+TCP, UDP = ec2.Port.tcp, ec2.Port.udp
 SHARE_PORTS = {
-    "smb": (ec2.Port.tcp(445),),
-    "nfs": (
-        ec2.Port.tcp(2049),
-        ec2.Port.udp(2049),
-        ec2.Port.tcp(111),
-        ec2.Port.udp(111),
-        ec2.Port.tcp(20048),
-        ec2.Port.udp(20048),
-    ),
+    "smb": (TCP(445),),
+    "nfs": (TCP(2049), UDP(2049), TCP(111), UDP(111), TCP(20048), UDP(20048)),
 }
-ACTIVATE = (
-    "storagegateway:ActivateGateway",
-    "storagegateway:DescribeGatewayInformation",
-    "storagegateway:ListGateways",
-    "storagegateway:ListLocalDisks",
-    "storagegateway:AddCache",
-    "storagegateway:ListTagsForResource",
-    "storagegateway:AddTagsToResource",
-    "storagegateway:UpdateGatewayInformation",
-    "storagegateway:SetSMBGuestPassword",
-    "storagegateway:DeleteGateway",
-    "storagegateway:DescribeCache",
+DIRECTORY_PORTS = (
+    (TCP(53), "DNS"),
+    (UDP(53), "DNS"),
+    (TCP(88), "Kerberos"),
+    (UDP(88), "Kerberos"),
+    (TCP(135), "RPC endpoint mapper"),
+    (TCP(389), "LDAP"),
+    (UDP(389), "LDAP"),
+    (TCP(445), "SMB"),
+    (TCP(464), "Kerberos password"),
+    (UDP(464), "Kerberos password"),
+    (TCP(636), "LDAPS"),
+    (ec2.Port.tcp_range(49152, 65535), "RPC"),
 )
+"""What a member of an Active Directory domain opens towards the domain controllers."""
 
 
 class GatewayAppliance(Construct):
-    """The machine and its activation.
+    """The machine, its groups, and the Lambda that asks it for its activation key.
 
     Attributes
     ----------
-    gateway_arn, gateway_id
-        Known once the machine was activated.
+    instance
+    key_function
+        Returns ``{"key": …}``; an operator calls it through ``mrirecon gateway activate --function``.
     """
 
     def __init__(
@@ -71,15 +69,18 @@ class GatewayAppliance(Construct):
         log_key: kms.IKey,
     ) -> None:
         super().__init__(scope, name)
-        self._activators = ec2.SecurityGroup(
-            self, "Activators", vpc=network.vpc, allow_all_outbound=False, description="activates the gateway"
+        self._askers = ec2.SecurityGroup(
+            self,
+            "Askers",
+            vpc=network.vpc,
+            allow_all_outbound=False,
+            description="asks the gateway for its activation key",
         )
-        self._activators.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "AWS services")
-        group = self._machine_group(share, network)
+        group = self._machine_group(share, appliance, network)
         self.instance = self._machine(env, appliance, network, key, group)
-        self._activate(env, appliance, share, network, log_key)
+        self.key_function = self._key_function(env, network, log_key)
 
-    def _machine_group(self, share: FileShare, network: Network) -> ec2.SecurityGroup:
+    def _machine_group(self, share: FileShare, appliance: Appliance, network: Network) -> ec2.SecurityGroup:
         group = ec2.SecurityGroup(
             self, "Machine", vpc=network.vpc, allow_all_outbound=False, description="the file gateway"
         )
@@ -87,12 +88,16 @@ class GatewayAppliance(Construct):
             for protocol in share.protocols:
                 for port in SHARE_PORTS[protocol]:
                     group.add_ingress_rule(ec2.Peer.ipv4(client), port, f"{protocol}: scanners and readers")
-        group.add_ingress_rule(self._activators, ec2.Port.tcp(80), "activation")
-        self._activators.add_egress_rule(group, ec2.Port.tcp(80), "activation")
-        group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "AWS services")
-        group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.udp(123), "time")
-        for port in (ec2.Port.tcp_range(1026, 1028), ec2.Port.tcp(1031), ec2.Port.tcp(2222)):
-            group.add_egress_rule(ec2.Peer.ipv4(network.cidr), port, "gateway control by PrivateLink")
+        group.add_ingress_rule(self._askers, TCP(80), "activation key")
+        self._askers.add_egress_rule(group, TCP(80), "activation key")
+        group.add_egress_rule(ec2.Peer.any_ipv4(), TCP(443), "AWS services")
+        group.add_egress_rule(ec2.Peer.any_ipv4(), UDP(123), "time")
+        for number in STORAGE_GATEWAY_PORTS[1:]:
+            for cidr in network.cidrs:
+                group.add_egress_rule(ec2.Peer.ipv4(cidr), TCP(number), "gateway control by PrivateLink")
+        for controller in appliance.directory.controllers if appliance.directory else ():
+            for port, what in DIRECTORY_PORTS:
+                group.add_egress_rule(ec2.Peer.ipv4(controller), port, f"directory: {what}")
         return group
 
     def _machine(
@@ -126,14 +131,28 @@ class GatewayAppliance(Construct):
             vpc=network.vpc,
             vpc_subnets=network.subnets,
             instance_type=ec2.InstanceType(appliance.instance_type),
-            machine_image=ec2.MachineImage.from_ssm_parameter(AMI, os=ec2.OperatingSystemType.LINUX),
+            machine_image=ec2.MachineImage.generic_linux({env.region: appliance.ami_id}),
             security_group=group,
             role=role,
             detailed_monitoring=True,
             ebs_optimized=True,
             block_devices=[disk("/dev/xvda", ROOT_GIB), disk(CACHE_DEVICE, appliance.cache_gib)],
             require_imdsv2=True,
-            disable_api_termination=env.keep_data,
+        )
+        if env.keep_data:
+            # A creation that fails must be able to undo itself, so EC2's own protection is not set here. Once
+            # the machine stands, neither a replacement nor the stack's removal takes it: its cache may hold
+            # archives that are not in S3 yet.
+            child = instance.node.default_child
+            if not isinstance(child, ec2.CfnInstance):
+                raise TypeError("an instance's default child is a CfnInstance")
+            child.cfn_options.deletion_policy = CfnDeletionPolicy.RETAIN_EXCEPT_ON_CREATE
+            child.cfn_options.update_replace_policy = CfnDeletionPolicy.RETAIN
+        acknowledge(
+            instance,
+            "EC2's protection would keep a failed creation from being undone; the stack keeps the machine "
+            "when it is removed, and is itself protected.",
+            "AwsSolutions-EC29",
         )
         Tags.of(instance).add("Name", f"mrirecon-{env.name}-file-gateway")
         acknowledge(
@@ -143,77 +162,26 @@ class GatewayAppliance(Construct):
         )
         return instance
 
-    def _activate(
-        self, env: Environment, appliance: Appliance, share: FileShare, network: Network, log_key: kms.IKey
-    ) -> None:
-        activation = PipelineFunction(
+    def _key_function(self, env: Environment, network: Network, log_key: kms.IKey) -> PipelineFunction:
+        endpoint = network.storage_gateway
+        # The endpoint's name without a zone: the first of its names, after the hosted zone's id.
+        entries = endpoint.vpc_endpoint_dns_entries if endpoint else []
+        name = Fn.select(1, Fn.split(":", Fn.select(0, entries))) if endpoint else ""
+        return PipelineFunction(
             self,
             "Activation",
             env=env,
             network=network,
             log_key=log_key,
             asset="activate_gateway",
-            description="Activates the file gateway and adds its cache.",
-            variables={},
+            description="Asks the file gateway's machine for its activation key.",
+            variables={
+                activation.ADDRESS: self.instance.instance_private_ip,
+                activation.REGION: env.region,
+                activation.ENDPOINT: name,
+            },
             timeout=Duration.minutes(14),
             concurrency=1,
-            groups=[self._activators],
+            groups=[self._askers],
             in_vpc=True,
-        )
-        # Its own gateway does not exist before the call: there is no ARN to name.
-        activation.role.add_to_policy(
-            iam.PolicyStatement(
-                sid="Activate",
-                actions=list(ACTIVATE),
-                resources=["*"],
-                conditions={"StringEquals": {"aws:RequestedRegion": env.region}},
-            )
-        )
-        if share.smb_guest_secret_arn:
-            activation.role.add_to_policy(
-                iam.PolicyStatement(
-                    sid="GuestPassword",
-                    actions=["secretsmanager:GetSecretValue"],
-                    resources=[share.smb_guest_secret_arn],
-                )
-            )
-        provider = custom_resources.Provider(
-            self,
-            "Provider",
-            on_event_handler=activation.function,
-            log_group=self._provider_logs(env, log_key),
-        )
-        acknowledge(
-            provider,
-            "CDK's own go-between of CloudFormation and the activation: called once a deployment, by "
-            "CloudFormation, which sees and tells a failure. It reaches no data.",
-            *controls("LambdaConcurrency", "LambdaDLQ", "LambdaInsideVPC"),
-            "AwsSolutions-L1",
-            managed_policy("service-role/AWSLambdaBasicExecutionRole"),
-        )
-        self.activation = activation
-        self.resource = CustomResource(
-            self,
-            "Gateway",
-            service_token=provider.service_token,
-            resource_type="Custom::FileGateway",
-            properties={
-                "Address": self.instance.instance_private_ip,
-                "GatewayName": f"mrirecon-{env.name}",
-                "Region": env.region,
-                "Timezone": "GMT",
-                "CacheDevice": CACHE_DEVICE,
-                **({"SmbGuestSecretArn": share.smb_guest_secret_arn} if share.smb_guest_secret_arn else {}),
-            },
-        )
-        self.gateway_arn = self.resource.get_att_string("GatewayARN")
-        self.gateway_id = self.resource.get_att_string("GatewayId")
-
-    def _provider_logs(self, env: Environment, log_key: kms.IKey) -> logs.LogGroup:
-        return logs.LogGroup(
-            self,
-            "ProviderLogs",
-            encryption_key=log_key,
-            retention=retention(env.operations.log_days),
-            removal_policy=removal(env),
         )

@@ -11,7 +11,7 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sqs as sqs
 
 HEAD = ("s3:GetObject", "s3:GetObjectVersion")
-READ = ("s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectAttributes", "s3:GetObjectTagging")
+READ = ("s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectTagging")
 WRITE = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
 TAG = (
     "s3:GetObjectTagging",
@@ -27,6 +27,8 @@ CONSUME = (
     "sqs:GetQueueUrl",
 )
 SEND = ("sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl")
+WALK = ("sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes", "sqs:GetQueueUrl")
+"""Read dead letters and make them visible again."""
 LOOK = ("sqs:GetQueueAttributes", "sqs:GetQueueUrl")
 LEDGER = (
     "dynamodb:GetItem",

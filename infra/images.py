@@ -14,8 +14,8 @@ from .config_parts import Images
 
 SERVICES = Path(__file__).resolve().parent.parent / "services"
 ROOMS = {
-    "decompress": ("contract", "kspace", "decompress", "cloud"),
-    "recon": ("contract", "kspace", "raki", "recon", "cloud"),
+    "decompress": ("contract", "kspace", "decompress", "aws", "cloud"),
+    "recon": ("contract", "kspace", "raki", "imaging", "recon", "aws", "cloud"),
 }
 """What each container holds of the source: its stage and the rooms below it."""
 

@@ -11,6 +11,16 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
+USE = ("kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:DescribeKey")
+LAUNCHERS = (
+    "autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling*",
+    "batch.amazonaws.com/AWSServiceRoleForBatch*",
+    "ec2fleet.amazonaws.com/AWSServiceRoleForEC2Fleet*",
+    "spot.amazonaws.com/AWSServiceRoleForEC2Spot*",
+    "spotfleet.amazonaws.com/AWSServiceRoleForEC2SpotFleet*",
+)
+"""Service-linked roles that may launch a machine of AWS Batch."""
+
 
 def _key(scope: Construct, name: str, *, description: str, removal: RemovalPolicy) -> kms.Key:
     return kms.Key(
@@ -64,59 +74,57 @@ class DataKey(Construct):
         self.key = _key(self, "Key", description="mrirecon: data", removal=removal)
 
     def allow_lustre(self) -> None:
-        """Let FSx read objects through its service-linked role, which exists only once FSx made it."""
+        """Let FSx read and write objects through S3, as AWS's FSx guide words it.
+
+        FSx makes a service-linked role with each file system, so there is no role to name. A principal of the
+        whole account would only delegate to IAM, and nobody can attach a policy to a service-linked role.
+        """
         stack = Stack.of(self)
-        roles = f"arn:{stack.partition}:iam::{stack.account}:role/aws-service-role"
         self.key.add_to_resource_policy(
             iam.PolicyStatement(
                 sid="LustreReadsThroughS3",
-                principals=[iam.AccountPrincipal(stack.account)],
-                actions=[
-                    "kms:Decrypt",
-                    "kms:DescribeKey",
-                    "kms:GenerateDataKey*",
-                    "kms:Encrypt",
-                    "kms:GenerateDataKey*",
-                    "kms:ReEncrypt*",
-                ],
+                principals=[iam.AnyPrincipal()],
+                actions=list(USE),
                 resources=["*"],
                 conditions={
-                    "ArnLike": {
-                        "aws:PrincipalArn": f"{roles}/s3.data-source.lustre.fsx.amazonaws.com"
-                        "/AWSServiceRoleForFSxS3Access_fs-*"
+                    "StringEquals": {
+                        "kms:CallerAccount": stack.account,
+                        "kms:ViaService": f"s3.{stack.region}.amazonaws.com",
                     },
-                    "StringEquals": {"kms:ViaService": f"s3.{stack.region}.amazonaws.com"},
+                    # The guide also names the bucket. Here it cannot: the bucket's template needs the key.
+                    "StringLike": {"aws:userid": "*:FSx"},
                 },
             )
         )
 
-    def allow_spot_machines(self) -> None:
-        """Let Auto Scaling and Spot open the encrypted disks of the GPU machines."""
+    def allow_machines(self) -> None:
+        """Let the services that launch the GPU machines create and open their encrypted disks.
+
+        The roles are AWS's service-linked ones. They are matched by a condition, not named as principals,
+        because KMS refuses a policy that names a role which does not exist yet.
+        """
         stack = Stack.of(self)
         roles = f"arn:{stack.partition}:iam::{stack.account}:role/aws-service-role"
+        launchers = {
+            "StringEquals": {"kms:CallerAccount": stack.account},
+            "ArnLike": {"aws:PrincipalArn": [f"{roles}/{role}" for role in LAUNCHERS]},
+        }
         self.key.add_to_resource_policy(
             iam.PolicyStatement(
-                sid="MachinesOpenTheirDisks",
-                principals=[iam.AccountPrincipal(stack.account)],
-                actions=[
-                    "kms:CreateGrant",
-                    "kms:Decrypt",
-                    "kms:DescribeKey",
-                    "kms:Encrypt",
-                    "kms:GenerateDataKey*",
-                    "kms:ReEncrypt*",
-                ],
+                sid="LaunchersUseTheKey",
+                principals=[iam.AnyPrincipal()],
+                actions=list(USE),
                 resources=["*"],
-                conditions={
-                    "ArnLike": {
-                        "aws:PrincipalArn": [
-                            f"{roles}/autoscaling.amazonaws.com/AWSServiceRoleForAutoScaling*",
-                            f"{roles}/spot.amazonaws.com/AWSServiceRoleForEC2Spot*",
-                            f"{roles}/batch.amazonaws.com/AWSServiceRoleForBatch*",
-                        ]
-                    },
-                    "StringEquals": {"kms:ViaService": f"ec2.{stack.region}.amazonaws.com"},
-                },
+                conditions=launchers,
+            )
+        )
+        self.key.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid="LaunchersAttachDisks",
+                principals=[iam.AnyPrincipal()],
+                actions=["kms:CreateGrant"],
+                resources=["*"],
+                conditions={**launchers, "Bool": {"kms:GrantIsForAWSResource": "true"}},
             )
         )
 

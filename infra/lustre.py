@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from aws_cdk import RemovalPolicy
+from aws_cdk import RemovalPolicy, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_fsx as fsx
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_scheduler as scheduler
 from constructs import Construct
 
 from mrirecon.contract import keys
 
+from . import grants
 from .config_parts import Lustre
 from .network import Network
 
+UNREAD_DAYS = 1
 PORTS = (ec2.Port.tcp(988), ec2.Port.tcp_range(1018, 1023))
 """What Lustre's network layer uses, both ways, between clients and servers and among servers."""
 
@@ -42,20 +46,20 @@ class LustreCache(Construct):
         servers = ec2.SecurityGroup(
             self, "Servers", vpc=network.vpc, allow_all_outbound=False, description="serves the k-space cache"
         )
-        for port in PORTS:
-            for one, other, what in (
-                (servers, servers, "servers among themselves"),
-                (servers, self.clients, "clients"),
-                (self.clients, servers, "servers"),
-            ):
-                one.add_ingress_rule(other, port, f"Lustre: from {what}")
-                one.add_egress_rule(other, port, f"Lustre: to {what}")
-        subnet = network.vpc.select_subnets(subnet_group_name="work").subnets[0]
+        # By address, so that the rules are part of the groups: FSx refuses a file system whose group does not
+        # let its ports through yet, and rules that name a group are resources of their own, made later.
+        for cidr in network.cidrs:
+            peer = ec2.Peer.ipv4(cidr)
+            for port in PORTS:
+                servers.add_ingress_rule(peer, port, "Lustre: from clients and other servers")
+                servers.add_egress_rule(peer, port, "Lustre: to clients and other servers")
+                self.clients.add_ingress_rule(peer, port, "Lustre: from servers")
+                self.clients.add_egress_rule(peer, port, "Lustre: to servers")
         self.file_system = fsx.LustreFileSystem(
             self,
             "FileSystem",
             vpc=network.vpc,
-            vpc_subnet=subnet,
+            vpc_subnet=network.first_subnet,
             storage_capacity_gib=lustre.capacity_gib,
             kms_key=key,
             security_group=servers,
@@ -67,6 +71,8 @@ class LustreCache(Construct):
             ),
             removal_policy=RemovalPolicy.DESTROY,
         )
+        # CDK adds a rule of its own, which names the group.
+        self.file_system.node.add_dependency(servers, self.clients)
         self.association = fsx.CfnDataRepositoryAssociation(
             self,
             "Import",
@@ -78,6 +84,55 @@ class LustreCache(Construct):
                 auto_import_policy=fsx.CfnDataRepositoryAssociation.AutoImportPolicyProperty(
                     events=["NEW", "CHANGED", "DELETED"]
                 )
+            ),
+        )
+
+        self._release_space()
+
+    def _release_space(self) -> None:
+        """Give the space of files back that nobody has read for a day.
+
+        Their names stay, and a later read fetches them again from S3. Expiry in S3 is not relied on to free
+        space: a bucket sends no event of removal for what its lifecycle deletes.
+        """
+        stack = Stack.of(self)
+        files = f"arn:{stack.partition}:fsx:{stack.region}:{stack.account}"
+        role = iam.Role(
+            self,
+            "ReleaseRole",
+            description="gives back space of the k-space cache",
+            assumed_by=iam.ServicePrincipal("scheduler.amazonaws.com").with_conditions(
+                {"StringEquals": {"aws:SourceAccount": stack.account}}
+            ),
+        )
+        # The task has no id before it is made.
+        system = f"{files}:file-system/{self.file_system.file_system_id}"
+        grants.allow(role, "Release", ["fsx:CreateDataRepositoryTask"], [system, f"{files}:task/*"])
+        self.release = scheduler.CfnSchedule(
+            self,
+            "Release",
+            description="Files of the k-space cache that nobody has read for a day give their space back.",
+            flexible_time_window=scheduler.CfnSchedule.FlexibleTimeWindowProperty(mode="OFF"),
+            schedule_expression="rate(6 hours)",
+            target=scheduler.CfnSchedule.TargetProperty(
+                arn=f"arn:{stack.partition}:scheduler:::aws-sdk:fsx:createDataRepositoryTask",
+                role_arn=role.role_arn,
+                input=stack.to_json_string(
+                    {
+                        "ClientRequestToken": "<aws.scheduler.execution-id>",
+                        "FileSystemId": self.file_system.file_system_id,
+                        "Type": "RELEASE_DATA_FROM_FILESYSTEM",
+                        "Paths": [keys.KSPACE.rstrip("/")],
+                        "Report": {"Enabled": False},
+                        "ReleaseConfiguration": {
+                            "DurationSinceLastAccess": {"Unit": "DAYS", "Value": UNREAD_DAYS}
+                        },
+                    }
+                ),
+                # A file system runs one such task at a time; the next one does what a refused one left.
+                retry_policy=scheduler.CfnSchedule.RetryPolicyProperty(
+                    maximum_event_age_in_seconds=3600, maximum_retry_attempts=3
+                ),
             ),
         )
 

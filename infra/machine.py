@@ -15,28 +15,41 @@ LUSTRE_ON_HOST = "/fsx"
 STOP_SECONDS = 118
 
 
+MOUNT_WAITS = (0, 10, 20, 40, 60)
+"""Seconds before each try of what the file system needs: a new machine's network may not be ready."""
+
+
 def boot_script(lustre: LustreCache | None) -> list[str]:
     """Return what a machine runs before it takes jobs.
 
-    A machine that cannot mount the file system ends here and so never joins the cluster: a job would find
-    an empty folder.
+    A machine on which any of it fails shuts down, and so never joins the cluster: the agent that joins starts
+    after this script. A job would find an empty folder there, or none.
     """
     lines = [
         "set -eu",
+        'leave() { code=$?; [ "$code" -eq 0 ] && return',
+        '  echo "mrirecon: set-up failed (exit code $code), shutting down" >&2; shutdown -h now; }',
+        "trap leave EXIT",
         "mkdir -p /etc/ecs",
         "echo ECS_ENABLE_SPOT_INSTANCE_DRAINING=true >> /etc/ecs/ecs.config",
         f"echo ECS_CONTAINER_STOP_TIMEOUT={STOP_SECONDS}s >> /etc/ecs/ecs.config",
         f"install -d -m 0700 -o {USER_ID} -g {USER_ID} {SCRATCH_ON_HOST}",
     ]
     if lustre is not None:
-        source = f"{lustre.dns_name}@tcp:/{lustre.mount_name}"
-        lines += [
-            "dnf install -y lustre-client",
-            f"mkdir -p {LUSTRE_ON_HOST}",
-            f"mount -t lustre -o ro,relatime,flock {source} {LUSTRE_ON_HOST} || shutdown -h now",
-            f"mountpoint -q {LUSTRE_ON_HOST} || shutdown -h now",
-        ]
+        lines += lustre_script(f"{lustre.dns_name}@tcp:/{lustre.mount_name}")
     return lines
+
+
+def lustre_script(source: str) -> list[str]:
+    """Return the lines that mount ``source`` (``DNS name@tcp:/mount name``) read-only, or fail."""
+    waits = " ".join(map(str, MOUNT_WAITS))
+    return [
+        f'repeatedly() {{ for wait in {waits}; do sleep "$wait"; "$@" && return; done; return 1; }}',
+        "repeatedly dnf install -y lustre-client",
+        f"mkdir -p {LUSTRE_ON_HOST}",
+        f"repeatedly mount -t lustre -o ro,relatime,flock {source} {LUSTRE_ON_HOST}",
+        f"mountpoint -q {LUSTRE_ON_HOST}",
+    ]
 
 
 class GpuMachine(Construct):
@@ -61,6 +74,8 @@ class GpuMachine(Construct):
             self,
             "Template",
             user_data=mime,
+            # A machine that shuts itself down is gone, and its disk with it.
+            instance_initiated_shutdown_behavior=ec2.InstanceInitiatedShutdownBehavior.TERMINATE,
             require_imdsv2=True,
             http_put_response_hop_limit=2,
             instance_metadata_tags=False,

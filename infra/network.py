@@ -1,8 +1,6 @@
-"""The VPC: isolated by default, AWS services reached by endpoints, every flow logged."""
+"""The network: one of our own or an existing VPC, AWS services reached by endpoints, every flow logged."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from aws_cdk import RemovalPolicy, Stack
 from aws_cdk import aws_ec2 as ec2
@@ -13,6 +11,8 @@ from constructs import Construct
 
 from .acknowledge import acknowledge, controls
 from .config import Environment
+from .config_parts import ExistingNetwork
+from .endpoints import STORAGE_GATEWAY, STORAGE_GATEWAY_PORTS, Endpoint, endpoints_of
 from .retention import retention
 
 SUBNETS = {
@@ -20,49 +20,7 @@ SUBNETS = {
     "nat": ec2.SubnetType.PRIVATE_WITH_EGRESS,
     "public": ec2.SubnetType.PUBLIC,
 }
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """An interface endpoint and who needs it."""
-
-    name: str
-    service: str
-    why: str
-
-
-ENDPOINTS = (
-    Endpoint("EcrApi", "ecr.api", "containers are pulled"),
-    Endpoint("EcrDocker", "ecr.dkr", "containers are pulled"),
-    Endpoint("Ecs", "ecs", "the scaler sets the service; GPU machines register"),
-    Endpoint("EcsAgent", "ecs-agent", "GPU machines register; without it jobs stay RUNNABLE"),
-    Endpoint("EcsTelemetry", "ecs-telemetry", "GPU machines register; without it jobs stay RUNNABLE"),
-    Endpoint("Batch", "batch", "the scaler submits worker jobs"),
-    Endpoint("Logs", "logs", "all log, and metrics travel in the logs"),
-    Endpoint("Monitoring", "monitoring", "the scaler reads metrics"),
-    Endpoint("Sqs", "sqs", "workers and Lambdas read and write the queues"),
-    Endpoint("Kms", "kms", "envelope keys of what is read and written"),
-    Endpoint("Sts", "sts", "roles"),
-    Endpoint("Ssm", "ssm", "operators reach machines without a bastion"),
-)
-SHARE_ENDPOINTS = (
-    Endpoint("StorageGateway", "storagegateway", "the gateway and the cache refresh"),
-    Endpoint("SecretsManager", "secretsmanager", "the share's guest password"),
-    Endpoint("Ec2", "ec2", "the activation finds the gateway machine"),
-)
-DEVELOPMENT_ENDPOINTS = (
-    Endpoint("SagemakerApi", "sagemaker.api", "model development"),
-    Endpoint("SagemakerRuntime", "sagemaker.runtime", "model development"),
-)
-
-
-def endpoints_of(env: Environment) -> tuple[Endpoint, ...]:
-    """Return the interface endpoints that ``env`` needs; none unless its network is isolated."""
-    if env.network.egress != "endpoints":
-        return ()
-    share = SHARE_ENDPOINTS if env.file_share else ()
-    development = DEVELOPMENT_ENDPOINTS if env.development else ()
-    return (*ENDPOINTS, *share, *development)
+WORK = "work"
 
 
 class Network(Construct):
@@ -71,23 +29,57 @@ class Network(Construct):
     Attributes
     ----------
     vpc
+    cidrs
+        Its address ranges, as the configuration gives them: policy rules cannot read through an intrinsic.
     subnets
         Where workers and Lambdas live.
     public_addresses
         Workers get an address of their own, because the network has neither NAT nor endpoints.
     workers
         Security group of all that works: no way in, HTTPS out.
+    storage_gateway
+        The endpoint by which a file gateway is controlled, where there is one.
     """
 
     def __init__(self, scope: Construct, name: str, *, env: Environment, log_key: kms.IKey) -> None:
         super().__init__(scope, name)
+        existing = env.network.existing
+        self.vpc: ec2.IVpc
+        if existing is None:
+            self.vpc = self._new(env)
+            if not env.lacks("flow_logs"):
+                self._flow_logs(env, log_key)
+        else:
+            self.vpc = self._imported(env, existing)
+        self.cidrs = env.network.cidrs
+        self.subnets = ec2.SubnetSelection(subnet_group_name=WORK)
+        self.public_addresses = env.network.egress == "public"
+        self.workers = self._workers(existing)
+        self.storage_gateway: ec2.InterfaceVpcEndpoint | None = None
+        if existing is None or env.network.egress == "endpoints":
+            self._gateway_endpoints()
+        self._interface_endpoints(env)
+
+    @property
+    def first_subnet(self) -> ec2.ISubnet:
+        """The subnet of the first zone, for what lives in one zone only."""
+        return self.vpc.select_subnets(subnet_group_name=WORK).subnets[0]
+
+    @property
+    def subnet_ids(self) -> list[str]:
+        """The ids of all subnets of the workers."""
+        return self.vpc.select_subnets(subnet_group_name=WORK).subnet_ids
+
+    def _new(self, env: Environment) -> ec2.Vpc:
         egress = env.network.egress
-        tiers = [ec2.SubnetConfiguration(name="work", subnet_type=SUBNETS[egress], cidr_mask=24)]
+        tiers = [
+            ec2.SubnetConfiguration(name=WORK, subnet_type=SUBNETS[egress], cidr_mask=env.work_subnet_prefix)
+        ]
         if egress == "nat":
             tiers.append(
                 ec2.SubnetConfiguration(name="edge", subnet_type=ec2.SubnetType.PUBLIC, cidr_mask=24)
             )
-        self.vpc = ec2.Vpc(
+        vpc = ec2.Vpc(
             self,
             "Vpc",
             ip_addresses=ec2.IpAddresses.cidr(env.network.cidr),
@@ -98,30 +90,43 @@ class Network(Construct):
         )
         if egress == "public":
             acknowledge(
-                self.vpc,
+                vpc,
                 "An environment without standing costs: workers have addresses of their own, and no "
                 "security group lets anything in.",
                 *controls("VPCNoUnrestrictedRouteToIGW", "VPCSubnetAutoAssignPublicIpDisabled"),
             )
-        self.cidr = env.network.cidr
-        self.subnets = ec2.SubnetSelection(subnet_group_name="work")
-        self.public_addresses = egress == "public"
-        self.workers = ec2.SecurityGroup(
+        return vpc
+
+    def _imported(self, env: Environment, existing: ExistingNetwork) -> ec2.IVpc:
+        return ec2.Vpc.from_vpc_attributes(
+            self,
+            "Vpc",
+            vpc_id=existing.vpc_id,
+            region=env.region,
+            availability_zones=list(env.availability_zones),
+            private_subnet_ids=[subnet.id for subnet in existing.subnets],
+            private_subnet_names=[WORK],
+            private_subnet_route_table_ids=[subnet.route_table_id for subnet in existing.subnets],
+        )
+
+    def _workers(self, existing: ExistingNetwork | None) -> ec2.ISecurityGroup:
+        if existing is not None and existing.worker_security_group_id:
+            return ec2.SecurityGroup.from_security_group_id(
+                self, "Workers", existing.worker_security_group_id, mutable=False
+            )
+        group = ec2.SecurityGroup(
             self,
             "Workers",
             vpc=self.vpc,
             allow_all_outbound=False,
             description="workers and Lambdas: HTTPS out",
         )
-        self.workers.add_egress_rule(
+        group.add_egress_rule(
             ec2.Peer.any_ipv4(),
             ec2.Port.tcp(443),
             "AWS services: endpoints, and S3 and DynamoDB by their route",
         )
-        self._gateway_endpoints()
-        self._interface_endpoints(env)
-        if not env.lacks("flow_logs"):
-            self._flow_logs(env, log_key)
+        return group
 
     def _gateway_endpoints(self) -> None:
         region, account = Stack.of(self).region, Stack.of(self).account
@@ -162,20 +167,43 @@ class Network(Construct):
         wanted = endpoints_of(env)
         if not wanted:
             return
-        group = ec2.SecurityGroup(
-            self, "Endpoints", vpc=self.vpc, allow_all_outbound=False, description="AWS service endpoints"
-        )
-        # The literal network, not the VPC's attribute: policy rules cannot read through an intrinsic.
-        group.add_ingress_rule(ec2.Peer.ipv4(env.network.cidr), ec2.Port.tcp(443), "from inside the VPC")
+        group = self._endpoint_group(env, "Endpoints", "AWS service endpoints", self.cidrs, [443])
         for endpoint in wanted:
-            self.vpc.add_interface_endpoint(
-                endpoint.name,
-                service=ec2.InterfaceVpcEndpointAwsService(endpoint.service),
-                subnets=self.subnets,
-                security_groups=[group],
-                open=False,
-                private_dns_enabled=True,
+            groups = [group]
+            if endpoint is STORAGE_GATEWAY:
+                # A file gateway is controlled over more ports than HTTPS, from wherever it stands.
+                clients = (*self.cidrs, *env.gateway_networks)
+                what = "file gateways and the cache refresh"
+                groups = [
+                    self._endpoint_group(env, "GatewayEndpoint", what, clients, list(STORAGE_GATEWAY_PORTS))
+                ]
+            made = self._endpoint(endpoint, groups)
+            if endpoint is STORAGE_GATEWAY:
+                self.storage_gateway = made
+
+    def _endpoint_group(
+        self, env: Environment, name: str, what: str, cidrs: tuple[str, ...], ports: list[int]
+    ) -> ec2.ISecurityGroup:
+        existing = env.network.existing
+        if existing is not None and existing.endpoint_security_group_id:
+            return ec2.SecurityGroup.from_security_group_id(
+                self, name, existing.endpoint_security_group_id, mutable=False
             )
+        group = ec2.SecurityGroup(self, name, vpc=self.vpc, allow_all_outbound=False, description=what)
+        for cidr in cidrs:
+            for port in ports:
+                group.add_ingress_rule(ec2.Peer.ipv4(cidr), ec2.Port.tcp(port), "from the network")
+        return group
+
+    def _endpoint(self, endpoint: Endpoint, groups: list[ec2.ISecurityGroup]) -> ec2.InterfaceVpcEndpoint:
+        return self.vpc.add_interface_endpoint(
+            endpoint.name,
+            service=ec2.InterfaceVpcEndpointAwsService(endpoint.service),
+            subnets=self.subnets,
+            security_groups=groups,
+            open=False,
+            private_dns_enabled=True,
+        )
 
     def _flow_logs(self, env: Environment, log_key: kms.IKey) -> None:
         group = logs.LogGroup(

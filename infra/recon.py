@@ -15,6 +15,7 @@ from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
+from mrirecon.contract import environment as variables_of
 from mrirecon.contract import keys
 
 from . import grants
@@ -108,6 +109,7 @@ class ReconBatch(Construct):
                 {"StringEquals": {"aws:SourceAccount": env.account}}
             ),
         )
+        self.definition_name = f"mrirecon-{env.name}-recon"
         self.definition = self._definition(data, lustre)
         self._grant(data)
 
@@ -172,7 +174,12 @@ class ReconBatch(Construct):
             user=USER_ID,
             job_role=self.role,
             volumes=volumes,
-            environment={**variables, "TMPDIR": SCRATCH, "XDG_CACHE_HOME": SCRATCH},
+            environment={
+                **variables,
+                variables_of.REQUIRE_GPU: "1",
+                "TMPDIR": SCRATCH,
+                "XDG_CACHE_HOME": SCRATCH,
+            },
             linux_parameters=batch.LinuxParameters(
                 self, "Linux", init_process_enabled=True, shared_memory_size=Size.gibibytes(2)
             ),
@@ -181,6 +188,9 @@ class ReconBatch(Construct):
         return batch.EcsJobDefinition(
             self,
             "Definition",
+            job_definition_name=self.definition_name,
+            # A release must not take the definition from under the jobs that still wait with it.
+            skip_deregister_on_update=True,
             container=container,
             retry_attempts=1,
             propagate_tags=True,
@@ -203,7 +213,7 @@ class ReconBatch(Construct):
             ("ListQuarantine", data.quarantine),
         ):
             grants.list_bucket(role, sid, bucket)
-        grants.queues(role, "TakeKspace", data.recon.lanes, grants.CONSUME)
-        grants.queues(role, "SetAside", [data.recon.dead_letters], grants.SEND)
+        grants.queues(role, "TakeKspace", data.recon.lanes, (*grants.CONSUME, *grants.SEND))
+        grants.queues(role, "ReadDeadLetters", [data.recon.dead_letters], grants.WALK)
         grants.ledger(role, data.ledger)
         grants.use_keys(role, [data.data_key, data.message_key])

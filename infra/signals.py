@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from aws_cdk import Duration
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_sqs as sqs
@@ -49,6 +51,28 @@ def worked_on(queue: sqs.IQueue, label: str) -> cloudwatch.Metric:
     """Return the number of messages some worker holds."""
     return queue.metric_approximate_number_of_messages_not_visible(
         period=MINUTE, statistic="Maximum", label=label
+    )
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A file gateway as its metrics name it: they have both dimensions, and none has only one."""
+
+    id: str
+    name: str
+
+
+def of_gateway(
+    gateway: Gateway, metric: str, *, statistic: str = "Maximum", label: str | None = None
+) -> cloudwatch.Metric:
+    """Return a metric of a file gateway; AWS sends them in periods of five minutes."""
+    return cloudwatch.Metric(
+        namespace="AWS/StorageGateway",
+        metric_name=metric,
+        dimensions_map={"GatewayId": gateway.id, "GatewayName": gateway.name},
+        statistic=statistic,
+        period=FIVE_MINUTES,
+        label=label,
     )
 
 

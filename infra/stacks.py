@@ -32,6 +32,7 @@ from .recon import ReconBatch
 from .resources import DataResources
 from .retention import removal
 from .routing import Publication, Routing
+from .signals import Gateway
 
 CDK_JSON = Path(__file__).resolve().parent.parent / "cdk.json"
 
@@ -70,7 +71,7 @@ class DataStack(_Stack):
     def __init__(self, scope: Construct, *, env: Environment) -> None:
         super().__init__(scope, "Data", env=env, what="buckets, ledger, queues and the events between them")
         data_key = DataKey(self, "DataKey", removal=removal(env))
-        data_key.allow_spot_machines()
+        data_key.allow_machines()
         if env.lustre:
             data_key.allow_lustre()
         message_key = MessageKey(self, "MessageKey", removal=removal(env)).key
@@ -133,34 +134,42 @@ class LustreStack(_Stack):
         )
 
 
-class FileShareStack(_Stack):
-    """The gateway, unless the hospital has one, and its shares."""
+class GatewayStack(_Stack):
+    """A gateway machine in the VPC. It depends on nothing that a release changes."""
 
     def __init__(
         self, scope: Construct, *, env: Environment, network: Network, data: DataResources, log_key: Any
     ) -> None:
-        super().__init__(scope, "FileShare", env=env, what="file gateway and its shares")
+        super().__init__(scope, "Gateway", env=env, what="machine of the file gateway")
+        share = env.file_share
+        if share is None or not isinstance(share.gateway, Appliance):
+            raise ValueError("this environment has no appliance")
+        self.appliance = GatewayAppliance(
+            self,
+            "Appliance",
+            env=env,
+            share=share,
+            appliance=share.gateway,
+            network=network,
+            key=data.data_key,
+            log_key=log_key,
+        )
+        address = self.appliance.instance.instance_private_ip
+        self.tell("GatewayAddress", address, "where the shares are mounted")
+        function = self.appliance.key_function.function.function_name
+        self.tell("GatewayActivation", function, "for mrirecon gateway activate --function")
+
+
+class FileShareStack(_Stack):
+    """The shares of a gateway that has been activated, wherever it stands."""
+
+    def __init__(
+        self, scope: Construct, *, env: Environment, gateway_arn: str, data: DataResources, log_key: Any
+    ) -> None:
+        super().__init__(scope, "FileShare", env=env, what="shares of the file gateway")
         share = env.file_share
         if share is None:
             raise ValueError("this environment has no file_share")
-        if isinstance(share.gateway, Appliance):
-            appliance = GatewayAppliance(
-                self,
-                "Appliance",
-                env=env,
-                share=share,
-                appliance=share.gateway,
-                network=network,
-                key=data.data_key,
-                log_key=log_key,
-            )
-            gateway_arn, self.gateway_id = appliance.gateway_arn, appliance.gateway_id
-            self.tell(
-                "GatewayAddress", appliance.instance.instance_private_ip, "where the shares are mounted"
-            )
-        else:
-            gateway_arn = share.gateway.gateway_arn
-            self.gateway_id = gateway_arn.rsplit("/", 1)[-1]
         self.shares = Shares(
             self, "Shares", env=env, share=share, gateway_arn=gateway_arn, data=data, log_key=log_key
         )
@@ -198,7 +207,7 @@ class ReconStack(_Stack):
             self, "Stage", env=env, network=network, data=data, log_key=log_key, lustre=lustre
         )
         self.tell("JobQueue", self.stage.queue.job_queue_name, "queue of reconstruction workers")
-        self.tell("JobDefinition", self.stage.definition.job_definition_name, "definition of such a worker")
+        self.tell("JobDefinition", self.stage.definition_name, "definition of such a worker")
 
 
 class ControlStack(_Stack):
@@ -226,7 +235,7 @@ class ControlStack(_Stack):
             workers=workers,
             image_shares=image_shares,
         )
-        operators_policy(self, "Operators", redrive=self.control.redrive.function)
+        operators_policy(self, "Operators", redrive=self.control.redrive.function, data=data)
         for name, function in self.control.functions.items():
             self.tell(f"{name}Function", function.function_name, f"the {name.lower()} Lambda")
 
@@ -259,7 +268,7 @@ class OperationsStack(_Stack):
         data: DataResources,
         control: Control,
         log_groups: list[logs.ILogGroup],
-        gateway_id: str | None,
+        gateway: Gateway | None,
         lustre: LustreCache | None,
     ) -> None:
         super().__init__(scope, "Operations", env=env, what="dashboard, alarms, budget, saved queries")
@@ -273,8 +282,8 @@ class OperationsStack(_Stack):
             functions=control.functions,
             function_dead_letters=control.dead_letters,
         )
-        if gateway_id:
-            alarms.watch_gateway(gateway_id)
+        if gateway:
+            alarms.watch_gateway(gateway)
         if lustre and env.lustre:
             alarms.watch_lustre(lustre.file_system.file_system_id, env.lustre.capacity_gib)
         PipelineDashboard(
@@ -283,7 +292,7 @@ class OperationsStack(_Stack):
             title=env.prefix,
             data=data,
             alarms=alarms.all,
-            gateway_ids=[gateway_id] if gateway_id else [],
+            gateways=[gateway] if gateway else [],
             lustre_id=lustre.file_system.file_system_id if lustre else None,
         )
         if not env.lacks("log_queries"):
@@ -308,11 +317,16 @@ def compose(scope: Construct, env: Environment) -> list[cdk.Stack]:
         lustre = lustre_stack.cache
         stacks.append(lustre_stack)
 
-    gateway_id, image_shares = None, _emulated_shares(env)
+    gateway, image_shares = None, _emulated_shares(env)
     if env.file_share and not env.lacks("storage_gateway"):
-        share_stack = FileShareStack(scope, env=env, network=network, data=data, log_key=log_key)
-        gateway_id, image_shares = share_stack.gateway_id, share_stack.shares.image_share_arns
-        stacks.append(share_stack)
+        if isinstance(env.file_share.gateway, Appliance):
+            stacks.append(GatewayStack(scope, env=env, network=network, data=data, log_key=log_key))
+        arn = env.file_share.gateway.gateway_arn
+        if arn is not None:
+            share_stack = FileShareStack(scope, env=env, gateway_arn=arn, data=data, log_key=log_key)
+            stacks.append(share_stack)
+            image_shares = share_stack.shares.image_share_arns
+            gateway = Gateway(arn.rsplit("/", 1)[-1], env.gateway_name)
 
     decompress = DecompressStack(scope, env=env, network=network, data=data, log_key=log_key)
     stacks.append(decompress)
@@ -342,7 +356,7 @@ def compose(scope: Construct, env: Environment) -> list[cdk.Stack]:
             data=data,
             control=control.control,
             log_groups=log_groups,
-            gateway_id=gateway_id,
+            gateway=gateway,
             lustre=lustre,
         )
     )
@@ -363,13 +377,15 @@ def _workers(env: Environment, decompress: DecompressService, recon: ReconBatch 
         "service_arn": decompress.service.service_arn,
     }
     if recon is not None:
-        arn = recon.definition.job_definition_arn
+        # By name, not by reference: each release makes a new revision, and an export that changes while
+        # another stack imports it stops the deployment. Batch takes the newest active revision of a name.
+        arn = f"arn:aws:batch:{env.region}:{env.account}:job-definition/{recon.definition_name}"
         return Workers(
             **service,
             job_queue=recon.queue.job_queue_name,
             job_queue_arn=recon.queue.job_queue_arn,
-            job_definition=arn,
-            job_definition_arns=(arn,),
+            job_definition=recon.definition_name,
+            job_definition_arns=(arn, f"{arn}:*"),
         )
     if env.emulator is None:
         raise ValueError("only an emulator may lack Batch")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from mrirecon.contract import environment as env
+from mrirecon.contract import keys
 
 from .config_parts import WorkerTimes
 from .resources import DataResources
 
 SCRATCH = "/scratch"
 LUSTRE = "/fsx"
+"""Where a container sees the file system; k-space lies below it, in the folder of the contract's prefix."""
 USER_ID = "10001"
 """The unprivileged user of both containers."""
 
@@ -36,7 +38,7 @@ def worker_environment(
         env.IMAGES_BUCKET: data.images.bucket_name,
         env.QUARANTINE_BUCKET: data.quarantine.bucket_name,
         env.LEDGER_TABLE: data.ledger.table_name,
-        env.LUSTRE_MOUNT: LUSTRE if lustre else "",
+        env.LUSTRE_MOUNT: f"{LUSTRE}/{keys.KSPACE.rstrip('/')}" if lustre else "",
         env.SCRATCH_DIR: SCRATCH,
         env.HEARTBEAT_FILE: f"{SCRATCH}/heartbeat",
         env.VISIBILITY_SECONDS: str(times.visibility_seconds),

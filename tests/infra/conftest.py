@@ -56,6 +56,10 @@ def read(name, folder):
     return Synth(name, folder, templates)
 
 
+TEMPLATES = os.environ.get("MRIRECON_TEMPLATES")
+"""A folder with a folder of templates an environment: they are tested instead of those of this checkout."""
+
+
 @pytest.fixture(scope="session")
 def synth(tmp_path_factory):
     """Return a function from an environment's name (or a configuration) to its templates."""
@@ -65,6 +69,8 @@ def synth(tmp_path_factory):
     done = {}
 
     def of(name, environment=None):
+        if TEMPLATES:
+            return read(name, Path(TEMPLATES, name))
         if name not in done:
             folder = tmp_path_factory.mktemp(f"synth-{name}")
             build_app(environment or load(name), outdir=str(folder)).synth()
@@ -77,6 +83,24 @@ def synth(tmp_path_factory):
 @pytest.fixture(scope="session")
 def production(synth):
     return synth("production")
+
+
+@pytest.fixture(scope="session")
+def appliance(synth):
+    """The full environment with its gateway in the VPC, activated, in a directory."""
+    import yaml
+
+    from infra.config import CONFIG_DIR, parse
+
+    values = yaml.safe_load((CONFIG_DIR / "production.yaml").read_text())
+    values["name"] = "appliance"
+    values["file_share"]["gateway"] = {
+        "kind": "appliance",
+        "ami_id": "ami-0123456789abcdef0",
+        "gateway_arn": values["file_share"]["gateway"]["gateway_arn"],
+        "directory": {"controllers": ["10.10.1.0/28"]},
+    }
+    return synth("appliance", parse(values))
 
 
 @pytest.fixture(scope="session")

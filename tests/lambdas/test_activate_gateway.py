@@ -1,12 +1,14 @@
-"""The gateway's custom resource: boots are waited for, every step may be done again, nothing stays behind."""
+"""A file gateway's steps: boots are waited for, any step may be repeated, what awaits upload stays."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -14,6 +16,10 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.lambdas.lambda_kit import REGION, load, session
+
+from mrirecon.cli.main import main
+from mrirecon.cloud.operators.gateway import GatewayError, GatewaySteps, choose_disk
+from mrirecon.contract import activation
 
 KEY = "29AV1-3OFV9-VVIUB-NKT0I-LRO6V"
 ADDRESS = "127.0.0.1"
@@ -61,12 +67,12 @@ class Machine(Server):
         self.boots_for = 0
         self.style = "bare"
         self.activated = False
-        self.asked: list[str] = []
+        self.asked: list[dict[str, list[str]]] = []
         super().__init__()
 
     def answer(self, path: str, headers: Any, body: bytes) -> tuple[int, dict[str, str], bytes]:
         query = parse_qs(urlsplit(path).query, keep_blank_values=True)
-        self.asked.append(query["activationRegion"][0])
+        self.asked.append(query)
         assert "no_redirect" in query
         if self.boots_for > 0:
             self.boots_for -= 1
@@ -89,6 +95,11 @@ class StorageGateway(Server):
         self.disks_after = 0
         self.disks = [{"DiskId": "d0", "DiskPath": "/dev/sdb", "DiskAllocationType": "AVAILABLE"}]
         self.passwords: list[str] = []
+        self.shares: list[dict[str, str]] = []
+        self.dirty: float | None = 0.0
+        self.directory: dict[str, Any] = {"ActiveDirectoryStatus": "DETACHED"}
+        self.joins: list[str] = []
+        self.joined: list[dict[str, Any]] = []
         super().__init__()
 
     def answer(self, path: str, headers: Any, body: bytes) -> tuple[int, dict[str, str], bytes]:
@@ -125,10 +136,13 @@ class StorageGateway(Server):
         }
 
     def on_DescribeGatewayInformation(self, told: dict[str, Any]) -> Any:
-        known = self.gateways[told["GatewayARN"]]
+        known = self.gateways.get(told["GatewayARN"])
+        if known is None:
+            return "GatewayNotFound"
         return {
             "GatewayARN": told["GatewayARN"],
-            "GatewayNetworkInterfaces": [{"Ipv4Address": known["address"]}],
+            "GatewayName": known["name"],
+            "GatewayState": "RUNNING",
         }
 
     def on_ListLocalDisks(self, told: dict[str, Any]) -> Any:
@@ -149,9 +163,23 @@ class StorageGateway(Server):
         self.passwords.append(told["Password"])
         return {"GatewayARN": told["GatewayARN"]}
 
-    def on_UpdateGatewayInformation(self, told: dict[str, Any]) -> Any:
-        self.gateways[told["GatewayARN"]]["name"] = told["GatewayName"]
-        return {"GatewayARN": told["GatewayARN"], "GatewayName": told["GatewayName"]}
+    def on_DescribeSMBSettings(self, told: dict[str, Any]) -> Any:
+        if self.joins:
+            self.directory["ActiveDirectoryStatus"] = self.joins.pop(0)
+        return {"GatewayARN": told["GatewayARN"], **self.directory}
+
+    def on_JoinDomain(self, told: dict[str, Any]) -> Any:
+        self.joined.append(told)
+        self.directory["DomainName"] = told["DomainName"]
+        return {"GatewayARN": told["GatewayARN"], "ActiveDirectoryStatus": "JOINING"}
+
+    def on_ListFileShares(self, told: dict[str, Any]) -> Any:
+        return (
+            {"FileShareInfoList": self.shares} if told["GatewayARN"] in self.gateways else "GatewayNotFound"
+        )
+
+    def on_DescribeCache(self, told: dict[str, Any]) -> Any:
+        return "GatewayNotConnected" if self.dirty is None else {"CacheDirtyPercentage": self.dirty}
 
     def on_DeleteGateway(self, told: dict[str, Any]) -> Any:
         if self.gateways.pop(told["GatewayARN"], None) is None:
@@ -160,35 +188,54 @@ class StorageGateway(Server):
 
 
 class Secrets:
+    def __init__(self) -> None:
+        self.text = "a password"
+
     def get_secret_value(self, **told: str) -> dict[str, str]:
-        return {"SecretString": f"password of {told['SecretId']}"}
+        return {"SecretString": self.text}
 
 
 class Stand:
     def __init__(self) -> None:
-        self.module = load("activate_gateway")
         self.machine = Machine()
         self.service = StorageGateway(self.machine)
+        self.secrets, self.functions = Secrets(), Mock()
         self.client = session().client(
             "storagegateway",
             endpoint_url=f"http://127.0.0.1:{self.service.port}",
             config=Config(retries={"max_attempts": 0}),
         )
         self.slept = 0.0
-        self.seconds = 840.0
+        self.timeout = 840.0
 
     def sleep(self, seconds: float) -> None:
         self.slept += seconds
 
     @property
-    def properties(self) -> dict[str, Any]:
-        return {"Address": f"{ADDRESS}:{self.machine.port}", "GatewayName": "mrirecon-test", "Region": REGION}
+    def steps(self) -> GatewaySteps:
+        return GatewaySteps(
+            self.client,
+            self.secrets,
+            self.functions,
+            timeout=self.timeout,
+            sleep=self.sleep,
+            now=lambda: self.slept,
+        )
 
-    def request(self, kind: str, **event: Any) -> dict[str, Any]:
-        told = {"RequestType": kind, "ResourceProperties": self.properties, **event}
-        clock = self.module.Clock(lambda: self.seconds - self.slept, self.sleep)
-        answer: dict[str, Any] = self.module.run(told, self.client, Secrets(), clock)
-        return answer
+    def activate(self, endpoint: str = "") -> str:
+        ask = self.steps.key_of_machine(f"{ADDRESS}:{self.machine.port}", REGION, endpoint)
+        arn = self.steps.activate("mrirecon-test", REGION, ask)
+        self.steps.add_cache(arn)
+        return arn
+
+    def ask_by_function(self, seconds: float = 840.0) -> dict[str, str]:
+        environ = {
+            activation.ADDRESS: f"{ADDRESS}:{self.machine.port}",
+            activation.REGION: REGION,
+            activation.ENDPOINT: "vpce-1.storagegateway.example",
+        }
+        told: dict[str, str] = load("activate_gateway").run(environ, lambda: seconds - self.slept, self.sleep)
+        return told
 
 
 @pytest.fixture
@@ -204,159 +251,184 @@ def test_a_machine_that_boots_becomes_a_gateway_with_a_cache(stand: Stand, style
     stand.machine.boots_for = 12
     stand.machine.style = style
     stand.service.disks_after = 3
-    answer = stand.request("Create")
-    arn = answer["PhysicalResourceId"]
-    assert answer["Data"] == {"GatewayARN": arn, "GatewayId": arn.rsplit("/", 1)[1]}
+    arn = stand.activate()
     assert stand.service.gateways[arn] == {"name": "mrirecon-test", "address": ADDRESS, "cache": True}
-    assert set(stand.machine.asked) == {REGION}
-    assert stand.slept == 15 * stand.module.POLL_SECONDS
+    assert {asked["activationRegion"][0] for asked in stand.machine.asked} == {REGION}
+    assert stand.slept == 15 * 10
+
+
+def test_a_gateway_behind_an_endpoint_is_activated_for_that_endpoint(stand: Stand) -> None:
+    stand.activate("vpce-1.storagegateway.example")
+    assert stand.machine.asked[-1]["vpcEndpoint"] == ["vpce-1.storagegateway.example"]
+    assert stand.machine.asked[-1]["gatewayType"] == ["FILE_S3"]
+
+
+def test_without_an_endpoint_none_is_asked_for(stand: Stand) -> None:
+    stand.activate()
+    assert "vpcEndpoint" not in stand.machine.asked[-1]
+
+
+def test_the_function_in_the_vpc_waits_for_the_machine_and_names_the_endpoint(stand: Stand) -> None:
+    stand.machine.boots_for = 3
+    assert stand.ask_by_function() == {"key": KEY}
+    assert stand.machine.asked[-1]["vpcEndpoint"] == ["vpce-1.storagegateway.example"]
+    assert stand.slept == 30
+
+
+def test_the_function_says_what_the_machine_answers(stand: Stand) -> None:
+    stand.machine.boots_for = 10**6
+    with pytest.raises(RuntimeError, match="answers 503"):
+        stand.ask_by_function(seconds=60)
+
+
+def test_a_key_from_the_function_activates(stand: Stand) -> None:
+    stand.functions.invoke.return_value = {"Payload": io.BytesIO(json.dumps({"key": KEY}).encode())}
+    arn = stand.steps.activate("mrirecon-test", REGION, stand.steps.key_of_function("asks"))
+    assert arn in stand.service.gateways
+    stand.functions.invoke.assert_called_once_with(FunctionName="asks")
+
+
+def test_a_function_that_fails_is_told(stand: Stand) -> None:
+    answer = {"errorMessage": "answers 503"}
+    stand.functions.invoke.return_value = {
+        "FunctionError": "Unhandled",
+        "Payload": io.BytesIO(json.dumps(answer).encode()),
+    }
+    with pytest.raises(GatewayError, match="answers 503"):
+        stand.steps.activate("mrirecon-test", REGION, stand.steps.key_of_function("asks"))
 
 
 def test_a_machine_that_never_answers_ends_with_a_sentence(stand: Stand) -> None:
     stand.machine.boots_for = 10**6
-    with pytest.raises(stand.module.ActivationError, match=r"was not ready in time.*answers 503"):
-        stand.request("Create")
-    assert stand.slept < stand.seconds
+    with pytest.raises(GatewayError, match=r"activation key in time.*answers 503"):
+        stand.activate()
+    assert stand.slept <= stand.timeout
     assert stand.service.gateways == {}
 
 
 def test_nothing_listening_is_a_machine_that_boots(stand: Stand) -> None:
     stand.machine.close()
-    stand.seconds = 60
-    with pytest.raises(stand.module.ActivationError, match="does not answer yet"):
-        stand.request("Create")
+    stand.timeout = 30
+    with pytest.raises(GatewayError, match="does not answer yet"):
+        stand.activate()
 
 
-def test_an_answer_that_is_no_key_activates_nothing(stand: Stand) -> None:
-    stand.machine.activated = True
-    stand.seconds = 60
-    with pytest.raises(stand.module.ActivationError, match="no activation key"):
-        stand.request("Create")
-    assert "ActivateGateway" not in stand.service.calls
-
-
-@pytest.mark.parametrize(
-    "operation",
-    [
-        "ListGateways",
-        "ActivateGateway",
-        "ListLocalDisks",
-        "AddCache",
-        "SetSMBGuestPassword",
-        "DescribeGatewayInformation",
-    ],
-)
-def test_creation_that_failed_at_any_call_is_finished_by_the_next_try(stand: Stand, operation: str) -> None:
-    if operation == "DescribeGatewayInformation":
-        stand.service.gateways[f"{PREFIX}sgw-x"] = {
-            "name": "mrirecon-test",
-            "address": "10.9.9.9",
-            "cache": True,
-        }
-    properties = {**stand.properties, "SmbGuestSecretArn": "arn:secret"}
+@pytest.mark.parametrize("operation", ["ListGateways", "ActivateGateway", "ListLocalDisks", "AddCache"])
+def test_a_step_that_failed_at_any_call_is_finished_by_the_next_try(stand: Stand, operation: str) -> None:
+    stand.service.gateways[f"{PREFIX}sgw-x"] = {"name": "other", "address": "10.9.9.9", "cache": True}
     stand.service.errors[operation] = ["InternalError"]
     with pytest.raises(ClientError):
-        stand.request("Create", ResourceProperties=properties)
-    answer = stand.request("Create", ResourceProperties=properties)
-    ours = [arn for arn, known in stand.service.gateways.items() if known["address"] == ADDRESS]
-    assert ours == [answer["PhysicalResourceId"]]
-    assert stand.service.gateways[ours[0]]["cache"]
-    assert stand.service.calls.count("ActivateGateway") <= 2
-    assert stand.service.passwords == ["password of arn:secret"]
+        stand.activate()
+    arn = stand.activate()
+    assert [one for one, known in stand.service.gateways.items() if known["address"] == ADDRESS] == [arn]
+    assert stand.service.gateways[arn]["cache"]
 
 
-def test_creation_twice_makes_one_gateway_with_one_cache(stand: Stand) -> None:
-    first = stand.request("Create")
-    assert stand.request("Create") == first
+def test_activation_twice_makes_one_gateway_with_one_cache(stand: Stand) -> None:
+    assert stand.activate() == stand.activate()
     assert stand.service.calls.count("ActivateGateway") == 1
     assert stand.service.calls.count("AddCache") == 1
 
 
 def test_a_gateway_not_connected_yet_is_waited_for(stand: Stand) -> None:
     stand.service.errors["ListLocalDisks"] = ["GatewayNotConnected"] * 3
-    stand.request("Create")
-    assert stand.slept == 3 * stand.module.POLL_SECONDS
+    stand.activate()
+    assert stand.slept == 30
 
 
 def test_a_disk_that_never_shows_ends_with_a_sentence(stand: Stand) -> None:
     stand.service.disks_after = 10**6
-    with pytest.raises(stand.module.ActivationError, match="no free disk"):
-        stand.request("Create")
+    with pytest.raises(GatewayError, match="no free disk"):
+        stand.activate()
 
 
 def test_the_machines_renamed_only_disk_is_taken_but_none_is_guessed_of_two(stand: Stand) -> None:
     stand.service.disks[0]["DiskPath"] = "/dev/nvme1n1"
-    assert stand.service.gateways[stand.request("Create")["PhysicalResourceId"]]["cache"]
-    choose = stand.module._choose
+    assert stand.service.gateways[stand.activate()]["cache"]
     two = [{"DiskId": name, "DiskPath": f"/dev/{name}", "DiskAllocationType": "AVAILABLE"} for name in "ab"]
-    assert choose(two, "/dev/sdb") is None
-    assert choose(two, "/dev/b") is two[1]
+    assert choose_disk(two, "/dev/sdb") is None
+    assert choose_disk(two, "/dev/b") is two[1]
     used = {"DiskId": "u", "DiskPath": "/dev/sdb", "DiskAllocationType": "UPLOAD BUFFER"}
-    assert choose([used], "/dev/sdb") is None
+    assert choose_disk([used], "/dev/sdb") is None
 
 
-def test_an_update_of_the_name_keeps_the_gateway(stand: Stand) -> None:
-    arn = stand.request("Create")["PhysicalResourceId"]
-    answer = stand.request(
-        "Update",
-        PhysicalResourceId=arn,
-        OldResourceProperties=stand.properties,
-        ResourceProperties={**stand.properties, "GatewayName": "new"},
-    )
-    assert answer["PhysicalResourceId"] == arn
-    assert stand.service.gateways[arn]["name"] == "new"
-    assert stand.service.calls.count("ActivateGateway") == 1
-
-
-def test_an_update_to_another_machine_is_another_gateway(stand: Stand) -> None:
-    arn = stand.request("Create")["PhysicalResourceId"]
-    stand.service.gateways[arn]["address"] = "10.9.9.9"
-    stand.machine.activated = False
-    stand.service.disks = [{"DiskId": "d1", "DiskPath": "/dev/sdb", "DiskAllocationType": "AVAILABLE"}]
-    old = {**stand.properties, "Address": "10.9.9.9"}
-    answer = stand.request("Update", PhysicalResourceId=arn, OldResourceProperties=old)
-    # CloudFormation sees another physical id and deletes the old one afterwards.
-    assert answer["PhysicalResourceId"] != arn
-    assert len(stand.service.gateways) == 2
-
-
-def test_deletion_and_a_second_deletion(stand: Stand) -> None:
-    arn = stand.request("Create")["PhysicalResourceId"]
+def test_a_gateway_joins_a_domain_once(stand: Stand) -> None:
+    arn = stand.activate()
+    stand.secrets.text = json.dumps({"username": "joiner", "password": "secret"})
+    stand.service.joins = ["DETACHED", "JOINING", "JOINED"]
     for _ in range(2):
-        assert stand.request("Delete", PhysicalResourceId=arn) == {"PhysicalResourceId": arn}
+        stand.steps.join(arn, "hospital.example", "arn:secret", controllers=("10.10.1.4",))
+    (asked,) = stand.service.joined
+    assert (asked["DomainName"], asked["UserName"]) == ("hospital.example", "joiner")
+    assert asked["DomainControllers"] == ["10.10.1.4"]
+
+
+@pytest.mark.parametrize("status", ["ACCESS_DENIED", "NETWORK_ERROR", "TIMEOUT", "UNKNOWN_ERROR"])
+def test_a_domain_that_refuses_is_told_without_the_password(stand: Stand, status: str) -> None:
+    arn = stand.activate()
+    stand.secrets.text = json.dumps({"username": "joiner", "password": "secret-word"})
+    stand.service.joins = ["DETACHED", status]
+    with pytest.raises(GatewayError, match=r"did not join hospital\.example") as told:
+        stand.steps.join(arn, "hospital.example", "arn:secret")
+    assert "secret-word" not in str(told.value)
+
+
+def test_a_secret_of_another_form_is_told(stand: Stand) -> None:
+    arn = stand.activate()
+    stand.secrets.text = json.dumps(["joiner"])
+    with pytest.raises(GatewayError, match="JSON with username and password"):
+        stand.steps.join(arn, "hospital.example", "arn:secret")
+
+
+def test_guests_get_the_password_of_the_secret(stand: Stand) -> None:
+    arn = stand.activate()
+    stand.steps.set_guest_password(arn, "arn:secret")
+    assert stand.service.passwords == ["a password"]
+
+
+@pytest.mark.parametrize(
+    ("dirty", "shares", "why"),
+    [
+        (12.5, [], "12.5 % of the gateway's cache"),
+        (None, [], "does not say"),
+        (0.0, [{"FileShareId": "share-1"}], "1 share"),
+    ],
+)
+def test_a_gateway_is_kept_while_data_may_await_upload(
+    stand: Stand, dirty: float | None, shares: list[dict[str, str]], why: str
+) -> None:
+    arn = stand.activate()
+    stand.service.dirty, stand.service.shares = dirty, shares
+    with pytest.raises(GatewayError, match=why):
+        stand.steps.remove(arn)
+    assert arn in stand.service.gateways
+
+
+def test_a_clean_gateway_is_removed_and_a_second_removal_is_content(stand: Stand) -> None:
+    arn = stand.activate()
+    for _ in range(2):
+        stand.steps.remove(arn)
     assert stand.service.gateways == {}
+    with pytest.raises(GatewayError, match="There is no gateway"):
+        stand.steps.look(arn)
 
 
-def test_a_deletion_that_fails_is_told(stand: Stand) -> None:
-    arn = stand.request("Create")["PhysicalResourceId"]
-    stand.service.errors["DeleteGateway"] = ["InternalError"]
-    with pytest.raises(ClientError):
-        stand.request("Delete", PhysicalResourceId=arn)
-
-
-def test_a_rolled_back_creation_leaves_no_gateway_behind(stand: Stand) -> None:
-    stand.service.disks_after = 10**6
-    with pytest.raises(stand.module.ActivationError):
-        stand.request("Create")
-    assert len(stand.service.gateways) == 1
-    marker = "AWSCDK::CustomResourceProviderFramework::CREATE_FAILED"
-    stand.request("Delete", PhysicalResourceId=marker)
-    assert stand.service.gateways == {}
-    assert stand.request("Delete", PhysicalResourceId=marker) == {"PhysicalResourceId": marker}
-
-
-@pytest.mark.parametrize("name", ["Address", "GatewayName", "Region"])
-def test_a_missing_property_is_named(stand: Stand, name: str) -> None:
-    properties = {key: value for key, value in stand.properties.items() if key != name}
-    with pytest.raises(stand.module.ActivationError, match=name):
-        stand.request("Create", ResourceProperties=properties)
-
-
-def test_the_handler_answers_the_provider(
-    stand: Stand, context: Any, monkeypatch: pytest.MonkeyPatch
+def test_the_command_line_activates_and_tells(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_STORAGE_GATEWAY", f"http://127.0.0.1:{stand.service.port}")
-    stand.module.clients.cache_clear()
-    event = {"RequestType": "Create", "ResourceProperties": stand.properties}
-    assert stand.module.handler(event, context)["Data"]["GatewayId"] == "sgw-00000000"
-    stand.module.clients.cache_clear()
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    address = f"{ADDRESS}:{stand.machine.port}"
+    assert (
+        main(["gateway", "activate", "--address", address, "--name", "mrirecon-test", "--region", REGION])
+        == 0
+    )
+    arn = capsys.readouterr().out.strip()
+    assert arn in stand.service.gateways
+    stand.service.dirty = 3.0
+    assert main(["gateway", "status", "--gateway", arn]) == 0
+    assert "3 % of the cache" in capsys.readouterr().out
+    assert main(["gateway", "remove", "--gateway", arn]) == 1
+    assert "it is kept" in capsys.readouterr().err

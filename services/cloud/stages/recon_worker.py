@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,14 @@ from ...contract.progress import Progress
 from ...contract.states import Stage
 from ..worker.failpoints import Failpoints
 from ..worker.service import World, serve
-from ..worker.settings import ReconSettings
+from ..worker.settings import ReconSettings, SettingsError
 from ..worker.supervisor import Job, Supervisor, Work, cuda_context
 from .recon_handler import ImagingHandler
+
+NO_GPU = (
+    "This worker was started on a GPU machine and finds no CUDA device: look at the machine's driver "
+    "(nvidia-smi). It takes no scan."
+)
 
 
 def reconstruct(job: Job, progress: Progress) -> dict[str, Any]:
@@ -33,11 +39,19 @@ def reconstruct(job: Job, progress: Progress) -> dict[str, Any]:
     )
 
 
+def gpu_found() -> bool:
+    """Tell whether a process of this worker finds a CUDA device (a child asks, so that torch stays out)."""
+    ask = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    return subprocess.run([sys.executable, "-c", ask], check=False, capture_output=True).returncode == 0
+
+
 def make_handler(
     settings: ReconSettings, world: World, failpoints: Failpoints, work: Work = reconstruct
 ) -> tuple[ImagingHandler, Callable[[], None]]:
     """Return the stage's handler and what closes it."""
     real = work is reconstruct
+    if settings.require_gpu and not gpu_found():
+        raise SettingsError([NO_GPU])
     supervisor = Supervisor(
         work,
         silence=settings.silence_seconds,

@@ -128,7 +128,14 @@ def serve(
     if settings.spot_notice:
         spot = SpotNotice(drain.begin, endpoint=os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or IMDS)
         spot.start()
-    made, close = handler(settings, world, failpoints)
+    try:
+        made, close = handler(settings, world, failpoints)
+    except SettingsError as error:
+        for sentence in error.sentences:
+            logs.get().error(sentence)
+        if spot is not None:
+            spot.stop()
+        return EXIT_SETTINGS
     worker = Worker(
         made,
         world.own_lanes,

@@ -96,6 +96,7 @@ class ReconSettings(WorkerSettings):
 
     images_bucket: str = _named(env.IMAGES_BUCKET)
     lustre_mount: Path | None = _or(env.LUSTRE_MOUNT, None)
+    require_gpu: bool = _or(env.REQUIRE_GPU, False)
     dead_letter_queue_url: str | None = _or(env.RECON_DEAD_LETTER_QUEUE_URL, None)
 
 
