@@ -76,6 +76,8 @@ def client(
 def client(
     service: Literal["secretsmanager"], clock: ServerClock | None = None, **times: Unpack[Times]
 ) -> SecretsManagerClient: ...
+@overload
+def client(service: Literal["lambda"], clock: ServerClock | None = None, **times: Unpack[Times]) -> Any: ...
 def client(service: Any, clock: ServerClock | None = None, **times: Unpack[Times]) -> Any:
     """Return a client; region, credentials and emulator endpoints come by boto3's own environment names.
 

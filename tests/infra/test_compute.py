@@ -108,7 +108,7 @@ def test_a_worker_is_told_all_it_needs_by_the_contracts_names(production, stage)
     assert env.FAILPOINT not in told
     known = {value for name, value in vars(env).items() if isinstance(value, str) and name.isupper()}
     assert {name for name in told if name.startswith(env.PREFIX)} <= known
-    assert told[env.LUSTRE_MOUNT] == ("/fsx" if stage == "recon" else "")
+    assert told[env.LUSTRE_MOUNT] == ("/fsx/kspace" if stage == "recon" else "")
     times = getattr(load("production"), stage).times
     assert told[env.IDLE_SECONDS] == str(times.idle_seconds)
     assert told[env.SPOT_NOTICE] == ("1" if stage == "recon" else "0")

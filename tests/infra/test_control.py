@@ -77,7 +77,7 @@ def test_the_scaler_may_set_one_service_and_submit_one_definition(production):
     by_sid = {s["Sid"]: s for s in policy["PolicyDocument"]["Statement"] if "Sid" in s}
     assert "Service" in json.dumps(by_sid["SetService"]["Resource"])
     assert set(by_sid["SetService"]["Action"]) == {"ecs:DescribeServices", "ecs:UpdateService"}
-    assert len(by_sid["SubmitWorkers"]["Resource"]) == 2
+    assert len(by_sid["SubmitWorkers"]["Resource"]) == 3  # the queue; the definition and its revisions
 
 
 def test_redrive_may_look_at_archives_and_change_none(production):

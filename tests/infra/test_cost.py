@@ -25,8 +25,14 @@ def test_idle_quantities_are_those_of_the_template(production, lines):
     assert quantity(lines, "interface_endpoint_hour") == len(endpoints) * 2 * HOURS
     assert quantity(lines, "kms_key_month") == 3
     assert quantity(lines, "fsx_lustre_gib_month_250") == 1200
-    assert quantity(lines, "ebs_gp3_gib_month") == 80 + 500
     assert quantity(lines, "alarm_month") == len(production.resources("AWS::CloudWatch::Alarm"))
+
+
+def test_a_gateway_in_the_vpc_costs_a_machine_and_its_disks(lines, appliance):
+    found = estimate(load("production"), list(appliance.templates.values()), Scan())
+    assert quantity(found, "gateway_machine_hour") == HOURS
+    assert quantity(found, "ebs_gp3_gib_month") == 80 + 150
+    assert quantity(lines, "gateway_machine_hour") == 0
 
 
 def test_the_smallest_environment_stands_for_nothing(dev):

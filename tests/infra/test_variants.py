@@ -20,7 +20,7 @@ def variant(synth, name, **changes):
 
 def test_a_hospitals_own_gateway_is_used_by_its_name(synth):
     share = {
-        "gateway": {"kind": "existing", "gateway_arn": GATEWAY},
+        "gateway": {"kind": "existing", "gateway_arn": GATEWAY, "gateway_name": "own"},
         "protocols": ["nfs"],
         "clients": ["192.168.10.0/24"],
     }
@@ -29,7 +29,7 @@ def test_a_hospitals_own_gateway_is_used_by_its_name(synth):
     assert {one["GatewayARN"] for one in shares.values()} == {GATEWAY}
     assert not found.resources("AWS::StorageGateway::SMBFileShare")
     assert not found.resources("AWS::EC2::Instance")
-    assert not found.resources("Custom::FileGateway")
+    assert "Gateway" not in found.templates
     assert "sgw-12A3456B" in json.dumps(found.one("AWS::CloudWatch::Dashboard"))
 
 
@@ -65,21 +65,14 @@ def test_without_spot_there_is_one_kind_of_machine_and_no_look_for_the_notice(sy
     assert {"Name": "MRIRECON_SPOT_NOTICE", "Value": "0"} in told
 
 
-def test_guests_have_a_password_and_the_activation_may_read_only_it(synth):
-    secret = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:guest-AbCdEf"
+def test_guests_of_an_appliance_need_no_directory(synth):
     share = {
-        "gateway": {"kind": "appliance"},
+        "gateway": {"kind": "appliance", "ami_id": "ami-0123456789abcdef0", "gateway_arn": GATEWAY},
         "protocols": ["smb"],
         "clients": ["10.10.0.0/16"],
         "smb_authentication": "GuestAccess",
-        "smb_guest_secret_arn": secret,
     }
     found = variant(synth, "guests", file_share=share, lustre=None, development=None)
-    assert found.one("Custom::FileGateway")["SmbGuestSecretArn"] == secret
-    reading = [
-        statement
-        for policy in found.resources("AWS::IAM::Policy", "FileShare").values()
-        for statement in policy["PolicyDocument"]["Statement"]
-        if statement["Action"] == "secretsmanager:GetSecretValue"
-    ]
-    assert [statement["Resource"] for statement in reading] == [secret]
+    shares = found.resources("AWS::StorageGateway::SMBFileShare", "FileShare")
+    assert {one["Authentication"] for one in shares.values()} == {"GuestAccess"}
+    assert not [one for one in shares.values() if "ValidUserList" in one]

@@ -15,11 +15,10 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.lambdas.lambda_kit import REGION, load, session
-
 from mrirecon.cli.main import main
 from mrirecon.cloud.operators.gateway import GatewayError, GatewaySteps, choose_disk
 from mrirecon.contract import activation
+from tests.lambdas.lambda_kit import REGION, load, session
 
 KEY = "29AV1-3OFV9-VVIUB-NKT0I-LRO6V"
 ADDRESS = "127.0.0.1"
