@@ -7,7 +7,6 @@ zones, images and gateways are written down, so that a synth needs no credential
 from __future__ import annotations
 
 import ipaddress
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -37,6 +36,8 @@ CONFIG_DIR = Path(__file__).resolve().parent.parent / "config"
 
 RESERVED_ADDRESSES = 5
 """Addresses of every subnet that AWS keeps for itself."""
+EDGE_SUBNET = 256
+"""Addresses of the subnet of a zone's NAT gateway."""
 OTHERS = 60
 """Addresses of a zone that are no worker's: endpoints, and what Lambda, a studio and a gateway take."""
 FARGATE_MEMORY_GIB: dict[int, tuple[int, int]] = {
@@ -186,14 +187,10 @@ class Environment(_Frozen):
         existing = self.network.existing
         if existing is not None:
             return self._existing_holds(existing)
-        size = 2 ** (32 - self.work_subnet_prefix)
-        zones = len(self.availability_zones)
-        edge = zones * 256 if self.network.egress == "nat" else 0
-        room = ipaddress.ip_network(self.network.cidr).num_addresses
-        if zones * size + edge > room:
+        if 2 ** (32 - self.work_subnet_prefix) - RESERVED_ADDRESSES < self.addresses:
             takes = (
-                f"a network with room for {zones} subnets of /{self.work_subnet_prefix}"
-                f"{' and as many of /24' if edge else ''}: each zone must hold {self.addresses} addresses"
+                f"a network of which each of {len(self.availability_zones)} zones gets {self.addresses} "
+                "addresses: the workers' ceilings and the rest"
             )
             reject("network.cidr", self.network.cidr, takes)
         return self
@@ -260,8 +257,20 @@ class Environment(_Frozen):
 
     @property
     def work_subnet_prefix(self) -> int:
-        """Prefix length of a zone's subnet in a VPC of our own, /24 or wider."""
-        return min(24, 32 - math.ceil(math.log2(self.addresses + RESERVED_ADDRESSES)))
+        """Prefix length of a zone's subnet in a VPC of our own: its equal share of the network.
+
+        It does not follow the ceilings, which only must fit: a release that raises them must not replace the
+        subnets under running workers.
+        """
+        network, zones = ipaddress.IPv4Network(self.network.cidr), len(self.availability_zones)
+        edge = zones * EDGE_SUBNET if self.network.egress == "nat" else 0
+        for prefix in range(network.prefixlen, 28):
+            taken = zones * 2 ** (32 - prefix)
+            if edge:
+                taken = -(-taken // EDGE_SUBNET) * EDGE_SUBNET
+            if taken + edge <= network.num_addresses:
+                return prefix
+        return 28
 
     @property
     def gateway_name(self) -> str:
