@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from ..contract.codes import End
-from ..contract.profiles import Method
+from ..contract.profiles import FOURIER
 from ..local.runner import Outcome, run_archive
 from . import screen
 from .exits import Exit, gravest
@@ -45,7 +45,7 @@ def tell(outcome: Outcome, *, as_json: bool, name: str | None = None) -> None:
             name = "".join(c if c.isprintable() else "?" for c in printable)
         screen.say(f"{outcome.status}: {name}")
         if done:
-            method = "" if outcome.method == Method.ZERO_FILLED else f", method {outcome.method}"
+            method = "" if outcome.method == FOURIER else f", method {outcome.method}"
             screen.say(f"{outcome.seconds:.1f} s{method}. {outcome.reason}", indent="  ")
         else:
             screen.say(f"{outcome.code}: {outcome.message}", indent="  ")

@@ -15,6 +15,10 @@ RECON_VERSION = "3"
 """Version of the reconstruction. Raise it when the same settings give other bytes: images or their order."""
 
 
+FOURIER = "fourier"
+"""What record, DICOM and pages call the method of a fully sampled scan, of which nothing was interpolated."""
+
+
 class Method(StrEnum):
     """How missing k-space lines are filled."""
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..contract.profiles import Method, Profile
+from ..contract.profiles import FOURIER, Method, Profile
 from ..contract.progress import Progress
 from ..imaging import coil_combination, noise_maps, partial_fourier
 from ..imaging.image_grid import ImageGrid, image_grid
@@ -81,8 +81,9 @@ class Run:
 
     @property
     def method(self) -> str:
-        """The method that filled the missing lines."""
-        return self.choice.method.value
+        """The method that made the images: what filled the missing lines, or the plain transform."""
+        plain = self.choice.method is Method.ZERO_FILLED and self.plan.pattern.fully_sampled
+        return FOURIER if plain else self.choice.method.value
 
     @property
     def choice(self) -> Choice:

@@ -41,7 +41,7 @@ def stored(name, transposed, sign_read, sign_phase, sign_stack, *, is_3d=False):
 
 def read_series(folder, geometry, values):
     folder.mkdir()
-    dicom.write_series(folder, a_facts(geometry), 0, values)
+    dicom.write_all(folder, a_facts(geometry), lambda _: values)
     return [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
 
 

@@ -1,5 +1,6 @@
 """The axes of images of Siemens data run against the directions of the raw header."""
 
+import json
 import tarfile
 
 import numpy as np
@@ -47,6 +48,10 @@ def test_a_point_lies_where_it_was_for_either_sign_of_the_transform(tmp_path, is
             + row * down * float(brightest.PixelSpacing[0])
         )
         np.testing.assert_allclose(at, where, atol=1e-3)
+        assert record["method"] == "fourier", "fully sampled: nothing was interpolated"
+        assert "Fourier" in brightest.SeriesDescription
+        shown = [json.dumps(record), (out / "report.html").read_text(), str(brightest)]
+        assert not any("zero-filled" in text for text in shown)
         told = [step for step in record["preprocessing"] if "against" in step["step"]]
         assert [step["axes"] for step in told] == (["x, y, z" if is_3d else "x, y"] if sign == 1 else [])
 

@@ -41,7 +41,7 @@ def test_nifti(tmp_path, geometry):
 @EACH
 def test_dicom(tmp_path, geometry):
     values = a_volume(geometry)
-    assert dicom.write_series(tmp_path, a_facts(geometry), 0, values) == len(values)
+    assert dicom.write_all(tmp_path, a_facts(geometry), lambda _: values) == len(values)
     files = [pydicom.dcmread(path) for path in sorted(tmp_path.iterdir())]
     assert same_places(files, geometry, values)
     step = np.linalg.norm(truth(geometry, 0, 0, 1) - truth(geometry, 0, 0, 0)) if len(values) > 1 else None
@@ -81,10 +81,11 @@ def test_slices_that_are_no_stack_keep_their_places_in_dicom_and_claim_none_in_n
         )
         folder = tmp_path / str(id(geometry))
         folder.mkdir()
-        dicom.write_series(folder, a_facts(geometry), 0, a_volume(geometry))
+        values = a_volume(geometry)
+        dicom.write_all(folder, a_facts(geometry), lambda _, values=values: values)
         files = [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
         assert "SpacingBetweenSlices" not in files[0]
-        assert same_places(files, geometry, a_volume(geometry))
+        assert same_places(files, geometry, values)
 
 
 def test_what_is_not_known_is_said_and_not_claimed(tmp_path):
@@ -92,7 +93,7 @@ def test_what_is_not_known_is_said_and_not_claimed(tmp_path):
     head = nifti.header(geometry, 1)
     assert int(head["sform_code"]) == int(head["qform_code"]) == 0
     np.testing.assert_allclose(head.get_zooms(), (10, 10, 5))
-    dicom.write_series(tmp_path, a_facts(geometry), 0, a_volume(geometry))
+    dicom.write_all(tmp_path, a_facts(geometry), lambda _: a_volume(geometry))
     for path in tmp_path.iterdir():
         ds = pydicom.dcmread(path)
         assert "NOT KNOWN" in ds.SeriesDescription

@@ -11,12 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...contract.profiles import DEFAULT_PROFILE
 from ...kspace.geometry import Geometry, ImageIndex
 
 PATIENT_POSITIONS = frozenset(
     {"HFP", "HFS", "HFDR", "HFDL", "FFP", "FFS", "FFDR", "FFDL", "LFP", "LFS", "RFP", "RFS", "AFDR", "AFDL"}
 )
 """Defined terms of DICOM Patient Position (PS3.3 C.7.3.1.1.2)."""
+
+METHOD_NAMES = {
+    "fourier": "Fourier",
+    "zero-filled": "zero-filled",
+    "grappa": "GRAPPA",
+    "raki": "RAKI",
+    "espirit": "ESPIRiT",
+}
+"""How people write what the record's ``method`` says."""
 
 _VENDORS = {
     "siemens": "SIEMENS",
@@ -68,8 +78,12 @@ class Facts:
     ----------
     scan_id, recon_id, version
         Ids of the scan and of this reconstruction, version of the software.
+    method
+        As the record calls it.
     summary
         One short phrase of ours: method and sampling found.
+    profile, label
+        Name of the settings, and what the site calls the scan.
     """
 
     scan_id: str
@@ -80,6 +94,8 @@ class Facts:
     geometry: Geometry
     images: list[ImageIndex]
     acquisition: Acquisition
+    profile: str = DEFAULT_PROFILE
+    label: str | None = None
 
 
 def acquisition(header: Mapping[str, Any]) -> Acquisition:

@@ -15,11 +15,12 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from ...contract.profiles import FOURIER
 from ...imaging.quality import object_mask
 from ...kspace.sampling import SamplingPattern
 from . import charts, preview
 from .display import stored_middle, views
-from .facts import Facts
+from .facts import METHOD_NAMES, Facts
 from .volume import n_planes, orientation_letters, plane_name
 
 _MOST_TILES = 30
@@ -47,9 +48,6 @@ class Pictures:
     g_factor: NDArray[np.float32] | None
 
 
-_NAMES = {"zero-filled": "zero-filled", "grappa": "GRAPPA", "raki": "RAKI", "espirit": "ESPIRiT"}
-
-
 def write(
     path: Path, facts: Facts, record: dict[str, Any], pattern: SamplingPattern, pictures: Pictures
 ) -> None:
@@ -72,7 +70,7 @@ def write(
         others=_others(facts, pictures),
         gmap=_g_map(facts, pictures, record["quality"] or {}),
         quality=_quality(record["quality"] or {}),
-        bars=_safe(charts.bars(_known(record["holdout_errors"]), _NAMES[record["method"]])),
+        bars=_safe(charts.bars(_known(record["holdout_errors"]), METHOD_NAMES[record["method"]])),
         curve=_safe(charts.curve(losses, "step")),
         network={k: v for k, v in network.items() if isinstance(v, str | int | float)},
         sampling=_sampling(pattern),
@@ -106,7 +104,7 @@ def _headline(facts: Facts, record: dict[str, Any], pattern: SamplingPattern) ->
     quality = record["quality"] or {}
     speed = "fully sampled" if pattern.fully_sampled else f"R = {number(float(pattern.acceleration))}"
     told = [
-        ("Method", "Fourier transform" if pattern.fully_sampled else _NAMES[record["method"]]),
+        ("Method", METHOD_NAMES[record["method"]] + " transform" * (record["method"] == FOURIER)),
         ("Sampling", speed),
         ("Calibration", "" if pattern.fully_sampled else _calibration(record, pattern)),
         ("Matrix, y × x", f"{ny} × {nx}"),
@@ -335,7 +333,7 @@ def _seconds(seconds: dict[str, float]) -> list[tuple[str, list[tuple[str, str, 
 
 
 def _known(errors: dict[str, float | None] | None) -> dict[str, float]:
-    return {_NAMES[name]: value for name, value in (errors or {}).items() if value is not None}
+    return {METHOD_NAMES[name]: value for name, value in (errors or {}).items() if value is not None}
 
 
 def _png(picture: Any) -> str:

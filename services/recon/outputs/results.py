@@ -21,7 +21,7 @@ from ...kspace.file import KSpaceReader
 from ..image_axes import reversed_axes
 from ..pipeline import Run
 from . import dicom, hdf5, nifti, preview, report
-from .facts import Facts, acquisition
+from .facts import METHOD_NAMES, Facts, acquisition
 from .record_fields import (
     folding_of,
     futility_of,
@@ -161,15 +161,18 @@ def _versions(run: Run) -> dict[str, str]:
 
 def facts_of(run: Run, record: dict[str, Any]) -> Facts:
     """Return what the writers may name."""
+    made = METHOD_NAMES[record["method"]]
     return Facts(
         scan_id=record["scan_id"],
         recon_id=record["recon_id"],
         version=__version__,
         method=record["method"],
-        summary=f"{record['method']}; {record['sampling']['description']}; {run.profile.combine} combination",
+        summary=f"{made}; {record['sampling']['description']}; {run.profile.combine} combination",
         geometry=run.geometry,
         images=run.info.images,
         acquisition=acquisition(run.info.header),
+        profile=run.profile.name,
+        label=record["label"],
     )
 
 
@@ -184,9 +187,7 @@ def write(run: Run, out: Path, images: hdf5.ImageFile, facts: Facts, record: dic
         nifti.write(out / "image.nii.gz", run.geometry, volumes, n)
         folder = out / "dicom"
         folder.mkdir()
-        for image in range(n):
-            run.progress("write", 0.4 + 0.4 * image / n, f"DICOM, image {image + 1}")
-            dicom.write_series(folder, facts, image, images.volume(image), record["warnings"])
+        dicom.write_all(folder, facts, images.volume, record["warnings"], run.progress)
         run.progress("write", 0.8, "preview and report")
         preview.write(out / "preview.png", images.volume(0), run.geometry)
     record["seconds"] = dict(run.watch.seconds)
