@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib
 import importlib.util
 import os
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from .. import __version__
 from ..contract.profiles import DEFAULT_PROFILE, PROFILES, Method
+from . import streams
 from .exits import Exit
 
 Register = Callable[[argparse.ArgumentParser], None]
@@ -33,22 +38,31 @@ _NOT_INSTALLED = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
+    with streams.lasting() as output:
+        code = _command(argv)
+        sys.stdout.flush()
+        if output.lost:
+            print("mrirecon: standard output could not be written; is its disk full?", file=sys.stderr)
+            code = code or Exit.FAILED
+    return code
+
+
+def _command(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     _set_up_libraries()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
+            signal.signal(number, _interrupt)
     try:
         return int(arguments.command(arguments))
     except KeyboardInterrupt:
-        print("\nmrirecon: interrupted; nothing was published half.", file=sys.stderr)
+        print("\nmrirecon: interrupted. No partial results were published.", file=sys.stderr)
         return Exit.INTERRUPTED
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == __package__.partition(".")[0]:
             raise
         print(_NOT_INSTALLED.format(error.name), file=sys.stderr)
         return Exit.USAGE
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.OK
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -58,11 +72,24 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def _set_up_libraries() -> None:
     """Keep libraries from writing into the home folder, and from spinning; before any is imported."""
     sys.dont_write_bytecode = True
-    here = Path(tempfile.gettempdir()) / f"mrirecon-cache-{os.getuid()}"
+    here = _private_cache()
     for name in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR"):
         os.environ.setdefault(name, str(here))
     # Idle threads sleep: on a machine that is shared, spinning ones slow every scan.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _private_cache() -> Path:
+    """Return a folder that nobody else can write into: what libraries keep there is executed later."""
+    here = Path(tempfile.gettempdir()) / f"mrirecon-cache-{os.getuid()}"
+    with suppress(OSError):
+        here.mkdir(mode=0o700, exist_ok=True)
+        found = here.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+            return here
+    here = Path(tempfile.mkdtemp(prefix="mrirecon-cache-"))
+    atexit.register(shutil.rmtree, here, ignore_errors=True)
+    return here
 
 
 def _parser() -> argparse.ArgumentParser:
