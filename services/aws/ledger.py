@@ -138,7 +138,7 @@ class DynamoLedger:
             row.sk,
             {"state": State.QUEUED.value, "updated_at": iso(self.clock.now())},
             condition="#state = :was AND #token = :token",
-            values={":was": row.state.value, ":token": row.token},
+            values={"was": row.state.value, "token": row.token},
         )
         return changed is not None
 
