@@ -46,6 +46,8 @@ class Profile:
         ``pocs``, ``homodyne`` or ``zero-fill``.
     g_factor_replicas
         Pseudo-replicas for the g-factor map (Robson et al., MRM 2008), 0 for none.
+    notes_series
+        Whether the study gets a series with warnings, noise map and figures of trust (Secondary Capture).
     seed
         Of the networks' initial weights and of the replicas' noise.
     """
@@ -56,6 +58,7 @@ class Profile:
     combine: str = "rss"
     partial_fourier: str = "pocs"
     g_factor_replicas: int = 50
+    notes_series: bool = True
     seed: int = 20190101
 
     def settings(self) -> dict[str, Any]:
@@ -66,9 +69,10 @@ class Profile:
 PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
-        Profile(name="routine", version=1),
-        Profile(name="fast", version=1, method=Method.GRAPPA, g_factor_replicas=0),
-        Profile(name="phase", version=1, combine="adaptive"),
+        Profile(name="routine", version=2),
+        Profile(name="fast", version=2, method=Method.GRAPPA, g_factor_replicas=0),
+        Profile(name="phase", version=2, combine="adaptive"),
+        Profile(name="images-only", version=2, notes_series=False),
     )
 }
 DEFAULT_PROFILE = "routine"

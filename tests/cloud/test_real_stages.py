@@ -80,7 +80,8 @@ def test_archives_become_scored_images_and_ended_rows(world, tmp_path):
         place = f"images/{record['scan_id']}/{record['recon_id']}/"
         made = {key.removeprefix(place) for key in world.keys_in("images") if key.startswith(place)}
         assert {"image.h5", "image.nii.gz", "preview.png", "report.html", "scan.json"} < made
-        assert sum(name.startswith("dicom/") for name in made) == SCAN.n_slices
+        assert sum(name.startswith("dicom/0") for name in made) == SCAN.n_slices
+        assert "dicom/notes.dcm" in made
     assert world.all_ended()
     assert not world.outstanding()
     assert not any(world.dead().values())

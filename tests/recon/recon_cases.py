@@ -85,6 +85,17 @@ def a_facts(geometry, images=None, **acquisition):
     )
 
 
+def a_record(warnings):
+    """Return what the notes read of a record."""
+    return {
+        "sampling": {"description": "R=2, 24 calibration lines"},
+        "method_reason": "The hold-out error of GRAPPA is the smallest.",
+        "warnings": warnings,
+        "quality": {"object_fraction": 0.4, "g_factor_mean": 1.25, "snr_median": 30.0},
+        "holdout_errors": {"grappa": 0.04, "raki": None},
+    }
+
+
 def a_volume(geometry, seed=0):
     """Values that differ from voxel to voxel and along every axis, so that no flip goes unseen."""
     rng = np.random.default_rng(seed)

@@ -37,7 +37,8 @@ def test_a_point_lies_where_it_was_for_either_sign_of_the_transform(tmp_path, is
         )
         record = reconstruct(path, out, scan_id=SCAN_ID, profile=profile("fast"), device="cpu")
         brightest = max(
-            (pydicom.dcmread(file) for file in (out / "dicom").iterdir()), key=lambda ds: ds.pixel_array.max()
+            (pydicom.dcmread(file) for file in (out / "dicom").glob("0*")),
+            key=lambda ds: ds.pixel_array.max(),
         )
         row, column = np.unravel_index(np.argmax(brightest.pixel_array), brightest.pixel_array.shape)
         right, down = np.array(brightest.ImageOrientationPatient, float).reshape(2, 3)
@@ -72,7 +73,7 @@ def test_the_acr_phantom_stands_upright(tmp_path, shared_data, name):
         tar.add(shared_data / "scans" / name, "raw")
     decompress(tmp_path / "scan.tar", tmp_path / "kspace.h5")
     reconstruct(tmp_path / "kspace.h5", tmp_path / "out", scan_id=SCAN_ID, profile=profile(), device="cpu")
-    ds = pydicom.dcmread(next((tmp_path / "out/dicom").iterdir()))
+    ds = pydicom.dcmread(next((tmp_path / "out/dicom").glob("0*")))
     right, down = np.array(ds.ImageOrientationPatient, float).reshape(2, 3)
     assert right @ [1, 0, 0] > 0.99
     assert down @ [0, 1, 0] > 0.99

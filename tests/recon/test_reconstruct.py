@@ -76,7 +76,7 @@ def test_a_fully_sampled_scan_is_transformed_and_needs_no_network(tmp_path):
         assert 0.97 < np.median(share) <= 1.0001
     read = nibabel.load(tmp_path / "out" / "image.nii.gz")
     np.testing.assert_allclose(np.asarray(read.dataobj), expected.transpose(3, 2, 1, 0), rtol=1e-4, atol=1e-3)
-    files = [pydicom.dcmread(p) for p in sorted((tmp_path / "out" / "dicom").iterdir())]
+    files = [pydicom.dcmread(p) for p in sorted((tmp_path / "out" / "dicom").glob("0*"))]
     assert len(files) == 6
     assert len({f.SeriesInstanceUID for f in files}) == 2
     assert len({f.StudyInstanceUID for f in files}) == 1
@@ -190,7 +190,7 @@ def test_phase_oversampling_and_resolution_follow_the_geometry(tmp_path):
     # every third voxel of 200/60 mm is every second of 5 mm: both centres lie at N//2
     coarse = plain_rss(kspace)[0, 0]
     np.testing.assert_allclose(image[30::3, 30::3], coarse[24:44:2, 20::2], rtol=1e-3, atol=1e-2)
-    file = pydicom.dcmread(next((tmp_path / "out/dicom").iterdir()))
+    file = pydicom.dcmread(next((tmp_path / "out/dicom").glob("0*")))
     assert [float(v) for v in file.PixelSpacing] == pytest.approx([200 / 60, 200 / 60])
 
 
@@ -211,7 +211,7 @@ def test_a_volume_is_transformed_along_the_partitions(tmp_path):
     with h5py.File(tmp_path / "out/image.h5") as file:
         np.testing.assert_allclose(file["image"][0], expected, rtol=1e-4, atol=1e-4)
     assert record["geometry"]["dimensions"] == 3
-    files = [pydicom.dcmread(p) for p in sorted((tmp_path / "out/dicom").iterdir())]
+    files = [pydicom.dcmread(p) for p in sorted((tmp_path / "out/dicom").glob("0*"))]
     assert len(files) == 8
     assert files[0].MRAcquisitionType == "3D"
 

@@ -6,7 +6,6 @@ Everything it says comes from the record and the images; nothing is fetched, no 
 from __future__ import annotations
 
 import base64
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...contract.profiles import FOURIER
-from ...imaging.quality import object_mask
 from ...kspace.sampling import SamplingPattern
-from . import charts, preview
+from . import charts, noise_map, preview
 from .display import stored_middle, views
 from .facts import METHOD_NAMES, Facts
+from .figures import number, quality_rows
 from .volume import n_planes, orientation_letters, plane_name
 
 _MOST_TILES = 30
@@ -69,7 +68,7 @@ def write(
         montage=_montage(facts, pictures),
         others=_others(facts, pictures),
         gmap=_g_map(facts, pictures, record["quality"] or {}),
-        quality=_quality(record["quality"] or {}),
+        quality=quality_rows(record["quality"] or {}),
         bars=_safe(charts.bars(_known(record["holdout_errors"]), METHOD_NAMES[record["method"]])),
         curve=_safe(charts.curve(losses, "step")),
         network={k: v for k, v in network.items() if isinstance(v, str | int | float)},
@@ -81,21 +80,6 @@ def write(
         ramp=preview.ramp_css(),
     )
     path.write_text(page, encoding="utf-8")
-
-
-def number(value: object, digits: int = 3) -> str:
-    """Return a number as people write it: ``digits`` significant ones, no exponent where none is needed."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, int):
-        return f"{value:,}".replace(",", " ")
-    if not math.isfinite(value):
-        return "–"
-    if value == 0 or 1e-3 <= abs(value) < 1e5:
-        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
-        text = f"{value:.{decimals}f}"
-        return text.rstrip("0").rstrip(".") if "." in text else text
-    return f"{value:.{digits - 1}e}"
 
 
 def _headline(facts: Facts, record: dict[str, Any], pattern: SamplingPattern) -> list[tuple[str, str]]:
@@ -181,61 +165,20 @@ def _others(facts: Facts, pictures: Pictures) -> list[dict[str, str]]:
 
 
 def _g_map(facts: Facts, pictures: Pictures, quality: dict[str, Any]) -> dict[str, Any] | None:
-    values = pictures.g_factor
-    if values is None:
+    made = noise_map.draw(facts, pictures.volume, pictures.g_factor, most=_MOST_MAPS)
+    if made is None:
         return None
-    values = np.where(object_mask(pictures.volume), values, np.nan)
-    if not np.isfinite(values).any():
-        return None
-    made = [view for view in views(facts.geometry) if np.isfinite(values[view.plane]).any()]
-    top = max(1.5, math.ceil(float(np.nanpercentile(values, 99)) * 4) / 4)
-    low = min(1.0, math.floor(float(np.nanpercentile(values, 1)) * 4) / 4)
-    planes = len(preview.chosen_planes(len(made), _MOST_MAPS))
-    longest = 420 if planes <= 2 else 300
-    sheet = preview.map_montage(values, made, (low, top), longest=longest, most=_MOST_MAPS)
-    middle = (low + top) / 2
-    told = "Below 1 it smooths. " if float(np.nanmedian(values)) < 1 else ""
+    told = "Below 1 it smooths. " if made.smooths else ""
     told += f"{quality.get('g_factor_replicas', '')} noise replicas, noise {quality.get('noise', '')}"
-    if len(made) < n_planes(facts.geometry):
-        told += f"; made for {len(made)} of {n_planes(facts.geometry)} planes"
+    if made.planes < n_planes(facts.geometry):
+        told += f"; made for {made.planes} of {n_planes(facts.geometry)} planes"
     return {
-        "src": _png(sheet),
-        "low": number(low),
-        "middle": number(middle),
-        "high": f"≥ {number(top)}",
+        "src": _png(made.sheet),
+        "low": number(made.low),
+        "middle": number((made.low + made.high) / 2),
+        "high": f"≥ {number(made.high)}",
         "told": told,
     }
-
-
-_QUALITY_WORDS = {
-    "object_fraction": ("Object", "share of voxels that hold signal"),
-    "background_ratio": ("Background / object", "median magnitude outside over inside"),
-    "sampled_fraction": ("Sampled", "acquired share of the lines wanted"),
-    "interpolated_energy": ("Interpolated energy", "share of k-space energy not measured"),
-    "g_factor_mean": ("g-factor, mean", "noise amplification over the object"),
-    "g_factor_p95": ("g-factor, 95th percentile", "one voxel in twenty is noisier"),
-    "snr_median": ("SNR, median", "magnitude over its standard deviation"),
-    "espirit_residual": ("Model misfit", "acquired samples not explained by the maps"),
-}
-
-
-_SHARES = {
-    "object_fraction",
-    "sampled_fraction",
-    "interpolated_energy",
-    "background_ratio",
-    "espirit_residual",
-}
-
-
-def _quality(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
-    rows = []
-    for key, (name, meaning) in _QUALITY_WORDS.items():
-        if key in figures:
-            value = figures[key]
-            shown = f"{number(100 * value)} %" if key in _SHARES else number(value)
-            rows.append((name, shown, meaning))
-    return rows
 
 
 def _geometry(facts: Facts) -> list[tuple[str, str]]:

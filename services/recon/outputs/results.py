@@ -20,7 +20,7 @@ from ...imaging.gfactor import MIN_REPLICAS
 from ...kspace.file import KSpaceReader
 from ..image_axes import reversed_axes
 from ..pipeline import Run
-from . import dicom, hdf5, nifti, preview, report
+from . import dicom, hdf5, nifti, notes, preview, report
 from .facts import METHOD_NAMES, Facts, acquisition
 from .record_fields import (
     folding_of,
@@ -188,6 +188,8 @@ def write(run: Run, out: Path, images: hdf5.ImageFile, facts: Facts, record: dic
         folder = out / "dicom"
         folder.mkdir()
         dicom.write_all(folder, facts, images.volume, record["warnings"], run.progress)
+        if run.profile.notes_series:
+            notes.write(folder / "notes.dcm", facts, record, images.volume(0), images.map("g_factor"))
         run.progress("write", 0.8, "preview and report")
         preview.write(out / "preview.png", images.volume(0), run.geometry)
     record["seconds"] = dict(run.watch.seconds)
