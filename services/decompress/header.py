@@ -15,6 +15,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from ..contract.codes import Code, PermanentError
+from .plausible import plausible
 
 TRAJECTORIES = ("cartesian", "epi", "radial", "goldenangle", "spiral", "other")
 NAMESPACE = "http://www.ismrm.org/ISMRMRD"
@@ -151,10 +152,12 @@ def parse(root: ET.Element) -> ScanHeader:
         encodings=encodings,
         vendor=clean_word(_text(system, "systemVendor")),
         model=clean_word(_text(system, "systemModel")),
-        field_t=_positive(_text(system, "systemFieldStrength_T")),
-        h1_hz=_positive(_text(root, "experimentalConditions/H1resonanceFrequency_Hz")),
+        field_t=plausible("field_t", _positive(_text(system, "systemFieldStrength_T"))),
+        h1_hz=plausible("h1_hz", _positive(_text(root, "experimentalConditions/H1resonanceFrequency_Hz"))),
         channels=_count(_text(system, "receiverChannels")),
-        noise_bandwidth=_positive(_text(system, "relativeReceiverNoiseBandwidth")),
+        noise_bandwidth=plausible(
+            "noise_bandwidth", _positive(_text(system, "relativeReceiverNoiseBandwidth"))
+        ),
         coil_labels=_labels(system),
         tr_ms=_times(sequence, "TR"),
         te_ms=_times(sequence, "TE"),

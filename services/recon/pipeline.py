@@ -22,6 +22,7 @@ from .batches import Batch, Plan
 from .image_axes import image_geometry
 from .interpolator import Filler
 from .outputs import hdf5
+from .scale import LastLook, factor
 from .stopwatch import Stopwatch
 
 
@@ -68,6 +69,8 @@ class Run:
         self.grid: ImageGrid = image_grid((n_kz, n_ky, n_kx), self.geometry)
         self.filler = Filler(profile, device, progress, scan.info.whitened)
         self.energy = Energy()
+        self._factor: float | None = 1.0 if scan.info.whitened else None
+        self._last_look = LastLook()
         self.covered = self._coverage(self.plan.pattern)
 
     def fill(self, images: hdf5.ImageFile) -> None:
@@ -77,6 +80,7 @@ class Run:
             self.progress("reconstruct", done / total, f"{len(batch.items)} of {total} slices")
             self._batch(batch, images)
             done += len(batch.items)
+        self._last_look.end()
         self.progress("reconstruct", 1.0, f"all of {total} slices")
 
     @property
@@ -146,13 +150,22 @@ class Run:
         blocks = np.empty((len(batch.items), *self.scan.shape[2:]), np.complex64)
         for n, item in enumerate(batch.items):
             blocks[n] = self.scan.read(*item)
+        return self._scaled(blocks)
+
+    def _scaled(self, blocks: NDArray[np.complex64]) -> Tensor:
+        # Whitened data are in units of their noise. Others may be of any size; what is read first, the slices
+        # that the method is chosen on, decides for the whole scan.
+        if self._factor is None:
+            self._factor = factor(float(np.abs(blocks).max(initial=0.0)))
+        if self._factor != 1:
+            blocks *= np.float32(self._factor)
         return torch.from_numpy(blocks).to(self.device)
 
     def _read_acs(self, batch: Batch) -> Tensor | None:
         """Return the calibration acquired apart, on its own matrix, ``(slice, coil, kz, ky, kx)``."""
         blocks = [self.scan.read_acs(*item) for item in batch.items]
         known = [block for block in blocks if block is not None]
-        return torch.from_numpy(np.stack(known)).to(self.device) if len(known) == len(blocks) else None
+        return self._scaled(np.stack(known)) if len(known) == len(blocks) else None
 
     def _coverage(self, pattern: SamplingPattern) -> partial_fourier.Coverage:
         known = pattern.extent | pattern.acquired
@@ -179,4 +192,7 @@ class Run:
         """Return magnitude and complex combination ``(slice, z, y, x)`` of ``(slice, coil, z, y, x)``."""
         combined = coil_combination.adaptive_image(coils)
         magnitude = coil_combination.rss(coils) if self.profile.combine == "rss" else combined.abs()
+        if self._factor is not None and self._factor != 1:
+            magnitude, combined = magnitude / self._factor, combined / self._factor
+        self._last_look.see(magnitude.cpu().numpy())
         return magnitude.cpu().numpy(), combined.cpu().numpy()
