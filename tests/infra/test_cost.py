@@ -54,11 +54,39 @@ def test_every_price_that_is_asked_for_is_in_the_file(lines):
     assert {line.price for line in lines} <= set(read_prices())
 
 
-def test_a_price_has_a_source_and_a_day_or_no_value():
-    for price in read_prices().values():
-        assert price.value is None or (price.source and price.read_on)
+@pytest.mark.parametrize(
+    "proof",
+    [
+        {},
+        {"source": "https://price.example"},
+        {"read_on": "2026-11-01"},
+        {"source": "", "read_on": "2026-11-01"},
+        {"source": "https://price.example", "read_on": ""},
+    ],
+)
+@pytest.mark.parametrize("value", [1.0, 0.0])
+def test_a_price_without_its_source_and_day_is_refused(value, proof):
     with pytest.raises(ValueError, match="needs its source"):
-        Price(unit="hour", page="https://price.example", value=1.0)
+        Price(unit="hour", page="https://price.example", value=value, **proof)
+
+
+def test_a_price_with_its_source_and_day_is_taken():
+    proof = {"source": "https://price.example", "read_on": "2026-11-01"}
+    assert Price(unit="hour", page="https://price.example", value=1.0, **proof).value == 1.0
+
+
+@pytest.mark.parametrize("name", sorted(read_prices()))
+def test_no_price_of_the_file_is_taken_without_its_source_and_day(name, tmp_path):
+    """Give each price of the shipped file a value: read with a source and a day, refused without one."""
+    prices = yaml.safe_load(PRICES.read_text())
+    entry, path = prices["prices"][name], tmp_path / "prices.yaml"
+    entry |= {"value": 1.0, "source": "https://price.example", "read_on": "2026-11-01"}
+    path.write_text(yaml.safe_dump(prices))
+    assert read_prices(path)[name].value == 1.0
+    for missing in ("source", "read_on"):
+        path.write_text(yaml.safe_dump({"prices": prices["prices"] | {name: entry | {missing: None}}}))
+        with pytest.raises(ValueError, match="needs its source"):
+            read_prices(path)
 
 
 def test_every_price_names_the_page_that_publishes_it():
