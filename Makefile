@@ -4,6 +4,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Processes of `make test`: a core each, at most four.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n > 4 ? 4 : n)))
 # One thread a core at most: the networks of a scan are small, and pools that fight are slower than one.
 export OMP_NUM_THREADS ?= 2
 
@@ -33,8 +35,8 @@ $(VENV)/.infra: $(BIN)/python pyproject.toml constraints.txt
 demo: $(VENV)/.local  ## Generate a raw scan, reconstruct it, say where the pictures are
 	$(BIN)/mrirecon demo --out results
 
-test: $(VENV)/.dev  ## The tests (minutes)
-	$(BIN)/pytest -m "not slow and not tools"
+test: $(VENV)/.dev  ## The tests (minutes; JOBS=1: one after the other)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not tools" -n $(JOBS) --dist loadgroup
 
 .venv-checkov: $(BIN)/python
 	$(BIN)/python -m venv $@

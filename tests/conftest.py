@@ -14,6 +14,16 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tell xdist what stays together in one process: a file shares its fixtures, the stacks their synth."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            suite = item.path.relative_to(config.rootpath / "tests").as_posix()
+            stacks = suite.startswith(("infra/", "e2e/"))  # one synth, and one build/ folder for its assets
+            item.add_marker(pytest.mark.xdist_group("stacks" if stacks else suite))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real scans and hostile archives, named by MRIRECON_TEST_DATA."""

@@ -27,7 +27,25 @@ def test_a_base_is_an_exact_version_that_the_guide_says_how_to_pin(stage):
     assert getattr(Images.model_validate({f"{stage}_base": pinned}), f"{stage}_base") == pinned
 
 
-def test_a_pinned_base_reaches_the_build(synth):
+@pytest.mark.parametrize("stage", ["decompress", "recon"])
+def test_a_pinned_base_reaches_the_build(stage, tmp_path):
+    """Each stage's image alone, in seconds; the slow test below looks into a whole environment."""
+    import aws_cdk as cdk
+    import yaml
+
+    from infra.images import container_image
+
+    values = yaml.safe_load((ROOT / "config" / "dev.yaml").read_text())
+    base = f"{base_of(stage)}@sha256:{'0' * 64}"
+    images = parse({**values, "name": "pinned", "images": {f"{stage}_base": base}}).images
+    app = cdk.App(outdir=str(tmp_path))
+    container_image(cdk.Stack(app, "Alone"), stage, images=images)
+    app.synth()
+    assert f'"BASE": "{base}"' in (tmp_path / "Alone.assets.json").read_text()
+
+
+@pytest.mark.slow
+def test_pinned_bases_reach_the_builds_of_an_environment(synth):
     import yaml
 
     values = yaml.safe_load((ROOT / "config" / "dev.yaml").read_text())

@@ -282,7 +282,10 @@ def test_a_gpu_makes_the_same_images(scan, tmp_path):
         assert error(tmp_path / method / "cuda", truth) < (1e-4 if method == "grappa" else 0.02)
 
 
-@pytest.mark.parametrize(("rz", "ry"), [(1, 2), (2, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("rz", "ry"),
+    [pytest.param(1, 2, marks=pytest.mark.slow), pytest.param(2, 1, marks=pytest.mark.slow), (2, 2)],
+)
 def test_an_accelerated_volume_is_filled_mapped_and_placed(tmp_path, rz, ry):
     nz, ny, nx = 20, 32, 24
     z, y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in (nz, ny, nx)], indexing="ij")
