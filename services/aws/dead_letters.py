@@ -18,6 +18,7 @@ from ..contract.messages import Delivery, NotAMessageError, ReconRequest, delive
 from ..contract.states import Stage, State
 from . import client as aws
 from .ports import Ledger, ObjectStore, Row
+from .redrive import Letter as QueuedLetter
 from .redrive import Redriven, cause
 from .redrive import letters as walk_letters
 from .redrive import redrive as give_back
@@ -94,9 +95,9 @@ class DeadLetters:
         A letter whose rows cannot be read now is left to the next call.
         """
         recorded = []
-        for body in self._bodies():
+        for found in self._found():
             with contextlib.suppress(MrireconError):
-                recorded += [row for row in self._letter(body).rows if self._record(row)]
+                recorded += [row for row in self._letter(found.body).rows if self._record(row, found.id)]
         return recorded
 
     def reasons(self) -> dict[str, int]:
@@ -144,9 +145,9 @@ class DeadLetters:
                 looked_at[body] = self._letter(body)
             return looked_at[body]
 
-        def requeue(body: str) -> None:
-            for row in of(body).rows:
-                self._ledger.requeue(row.pk, row.sk)
+        def requeue(letter: QueuedLetter) -> None:
+            for row in of(letter.body).rows:
+                self._ledger.requeue(row.pk, row.sk, redriven_letter=letter.id)
 
         with aws.translated("The dead-letter queue"):
             return give_back(
@@ -164,8 +165,8 @@ class DeadLetters:
                 wait_seconds=self._wait,
             )
 
-    def _bodies(self) -> Iterator[str]:
-        """Yield each dead letter's body once; all are visible again when the walk is over."""
+    def _found(self) -> Iterator[QueuedLetter]:
+        """Yield each dead letter once; all are visible again when the walk is over."""
         walk = walk_letters(self._sqs, self._url, look_seconds=self._look_seconds, wait_seconds=self._wait)
         with contextlib.closing(walk):
             while True:
@@ -173,10 +174,13 @@ class DeadLetters:
                     found = next(walk, None)
                 if found is None:
                     return
-                yield found.body
+                yield found
 
-    def _record(self, row: Row) -> bool:
+    def _record(self, row: Row, letter: str) -> bool:
         if row.ended or row.lease_until > self._ledger.clock.now():
+            return False
+        if row.state is State.QUEUED and row.get("redriven_letter") == letter:
+            # A redrive sent this letter's copy and died before it deleted the letter: the copy waits.
             return False
         if not row.updated_at:  # every try failed before the first write of the ledger
             row = self._ledger.queue(row.pk, row.sk, **row.attributes)

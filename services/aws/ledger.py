@@ -120,12 +120,12 @@ class DynamoLedger:
         )
         return changed is not None
 
-    def requeue(self, pk: str, sk: str) -> bool:
-        """Set a ``failed`` item back to ``queued``."""
+    def requeue(self, pk: str, sk: str, **attributes: Any) -> bool:
+        """Set a ``failed`` item back to ``queued``, with these attributes."""
         changed = self._update(
             pk,
             sk,
-            {"state": State.QUEUED.value, "updated_at": iso(self.clock.now())},
+            {"state": State.QUEUED.value, "updated_at": iso(self.clock.now()), **attributes},
             condition="#state = :failed",
             values={"failed": State.FAILED.value},
         )

@@ -196,8 +196,8 @@ class Ledger(Protocol):
         """Record that a scan's retries are spent, unless its item has changed since ``row`` was read."""
         ...
 
-    def requeue(self, pk: str, sk: str) -> bool:
-        """Set a ``failed`` item back to ``queued``."""
+    def requeue(self, pk: str, sk: str, **attributes: Any) -> bool:
+        """Set a ``failed`` item back to ``queued``, with these attributes."""
         ...
 
     def reopen(self, row: Row) -> bool:

@@ -31,11 +31,12 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Letter:
-    """A dead letter. ``group`` is the message group (the site) it was sent in, if any."""
+    """A dead letter. ``group`` is the message group (the site) it was sent in, if any; ``id`` is SQS's."""
 
     body: str
     receipt: str
     group: str | None = None
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def letters(
             for found in new:
                 seen.add(found["MessageId"])
                 group = found.get("Attributes", {}).get("MessageGroupId")
-                yield Letter(found["Body"], found["ReceiptHandle"], group)
+                yield Letter(found["Body"], found["ReceiptHandle"], group, found["MessageId"])
     finally:
         for receipt in receipts:
             _show(sqs, url, receipt)
@@ -107,7 +108,7 @@ def redrive(
     *,
     reason: str | None = None,
     is_about: Callable[[str], bool] | None = None,
-    before: Callable[[str], None] | None = None,
+    before: Callable[[Letter], None] | None = None,
     limit: int | None = None,
     dry_run: bool = False,
     look_seconds: int = LOOK_SECONDS,
@@ -132,7 +133,7 @@ def redrive(
     is_about
         Give back only those for whose body it is true.
     before
-        Called with each body before it is sent: the place to set its ledger items back to ``queued``.
+        Called with each letter before it is sent: the place to set its ledger items back to ``queued``.
     limit
         At most so many are given back; ``None``: all.
     dry_run
@@ -157,7 +158,7 @@ def redrive(
             if dry_run:
                 continue
             if before is not None:
-                before(letter.body)
+                before(letter)
             to = lanes[lane(stage, letter.body)]
             if letter.group is None:
                 sqs.send_message(QueueUrl=to, MessageBody=letter.body)

@@ -265,6 +265,36 @@ def test_a_dead_letter_of_one_scan_is_redriven_alone(make_world):
     world.assert_done_once_and_failed(bad[:1], bad[1:])
 
 
+def test_a_redrive_that_dies_before_it_deletes_the_letter_fails_no_scan(make_world):
+    """The copy waits in its lane, and the letter still lies there: an idle worker looks at it."""
+    world = make_world(max_receives=1)
+    archive = make_tar(b"redriven by half", "do-retryable")
+    world.put(archive)
+    worker = world.worker("decompress")
+    deadline = time.monotonic() + 30
+    while not world.dead()["decompress"] and time.monotonic() < deadline:
+        worker.step()
+    dead_letters = worker.world.dead_letters
+    lanes = {lane: world.queues[f"decompress-{lane.value}"] for lane in Priority}
+
+    class DiesBeforeItDeletes:
+        def __init__(self, client):
+            self._client = client
+
+        def __getattr__(self, name):
+            return getattr(self._client, name)
+
+        def delete_message(self, **_):
+            raise KeyboardInterrupt
+
+    dead_letters._sqs = DiesBeforeItDeletes(dead_letters._sqs)
+    with pytest.raises(KeyboardInterrupt):
+        dead_letters.redrive(lanes)
+    assert world.dead()["decompress"] == 1
+    assert dead_letters.record() == []
+    assert world.states_of(scan_of(archive)) == {"intake": "queued"}
+
+
 def small_stages_healed(job, progress):
     small_stages._misfortune = lambda *_: None
     return small_stages.decompress(job, progress)

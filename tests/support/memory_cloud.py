@@ -218,11 +218,11 @@ class MemoryLedger:
         self._set(row, state=State.FAILED, code=code, message=message, lease_until=0)
         return True
 
-    def requeue(self, pk, sk):
+    def requeue(self, pk, sk, **attributes):
         row = self.items.get((pk, sk))
         if row is None or row.state is not State.FAILED:
             return False
-        self._set(row, state=State.QUEUED)
+        self._set(row, state=State.QUEUED, **attributes)
         return True
 
     def reopen(self, row):
