@@ -157,9 +157,9 @@ class MemoryLedger:
         fixed = {
             name: changes.pop(name) for name in ("state", "token", "owner", "lease_until") if name in changes
         }
-        changed = replace(
-            row, **fixed, updated_at=iso(self.clock.now()), attributes={**row.attributes, **changes}
-        )
+        if "state" in fixed:
+            fixed["updated_at"] = iso(self.clock.now())
+        changed = replace(row, **fixed, attributes={**row.attributes, **changes})
         self.items[row.pk, row.sk] = changed
         if changed.ended and not row.ended:
             self.ends.append((row.pk, row.sk, changed.state))
@@ -204,18 +204,21 @@ class MemoryLedger:
         row = self._held(claim)
         if row is not None:
             self._set(row, state=state, lease_until=0, **attributes)
-        return row is not None
+            return True
+        row = self.items.get((claim.pk, claim.sk))
+        return row is not None and (row.token, row.owner, row.state) == (claim.token, claim.owner, state)
 
     def queue(self, pk, sk, **attributes):
         self._pause("queue")
         if (pk, sk) not in self.items:
-            self._set(Row(pk, sk, State.QUEUED), **attributes)
+            self._set(Row(pk, sk, State.QUEUED), state=State.QUEUED, **attributes)
         return self.items[pk, sk]
 
     def fail(self, row, code, message):
-        if self.items.get((row.pk, row.sk)) != row:
+        there = self.items.get((row.pk, row.sk))
+        if there is None or (there.state, there.lease_until) != (row.state, row.lease_until):
             return False
-        self._set(row, state=State.FAILED, code=code, message=message, lease_until=0)
+        self._set(there, state=State.FAILED, code=code, message=message, lease_until=0)
         return True
 
     def requeue(self, pk, sk, **attributes):
@@ -236,16 +239,17 @@ class MemoryLedger:
     def attempt(self, scan_id, stage, token, **attributes):
         self._pause("attempt")
         key = (states.scan_pk(scan_id), states.attempt_sk(stage, token))
-        self.attempts[key] = {**attributes, **self.attempts.get(key, {})}
+        keys = {states.PK: key[0], states.SK: key[1]}
+        self.attempts[key] = {**attributes, **self.attempts.get(key, keys)}
 
     def point(self, scan_id, stage, token, point, at):
         self.attempt(scan_id, stage, token, **{f"at_{point.value}": at})
 
     def rows(self, state, limit=100):
-        return [row for row in self.items.values() if row.state is state][:limit]
+        found = [row for row in self.items.values() if row.state is state]
+        return sorted(found, key=lambda row: row.updated_at, reverse=True)[:limit]
 
     def scan(self, scan_id):
         pk = states.scan_pk(scan_id)
-        return [row for row in self.items.values() if row.pk == pk], [
-            item for key, item in self.attempts.items() if key[0] == pk
-        ]
+        rows = [row for key, row in sorted(self.items.items()) if key[0] == pk]
+        return rows, [item for key, item in sorted(self.attempts.items()) if key[0] == pk]
