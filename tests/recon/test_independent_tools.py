@@ -16,7 +16,7 @@ import pytest
 from mrirecon.contract.profiles import profile
 from mrirecon.kspace.geometry import ImageIndex, unknown
 from mrirecon.recon.outputs import dicom, nifti, notes
-from tests.recon.recon_cases import GEOMETRIES, SCAN_ID, a_facts, a_record, a_volume, slab, two_d
+from tests.recon.recon_cases import GEOMETRIES, SCAN_ID, a_facts, a_record, a_volume, scan_file, slab, two_d
 
 pytestmark = pytest.mark.tools
 # dcm2niix resamples a sheared stack; test_voxel_positions.py holds that against the geometry
@@ -292,3 +292,41 @@ def test_our_image_is_that_of_the_reference_reconstruction(tmp_path, need_tool, 
 def test_the_tools_are_where_ci_puts_them(need_tool):
     for name in ("dciodvfy", "dcm2niix", "storescu", "Orthanc", "ismrmrd_recon_cartesian_2d"):
         assert shutil.which(need_tool(name))
+
+
+def test_the_printed_report_fills_its_pages(tmp_path, need_tool):
+    """Chromium prints A4; every page but the last must be filled to 85 % of the sheet."""
+    from PIL import Image
+
+    from mrirecon.recon.stage import reconstruct
+
+    chromium, rasterise = need_tool("chromium"), need_tool("pdftoppm")
+    rng = np.random.default_rng(2)
+    kspace = rng.standard_normal((1, 3, 4, 1, 48, 64, 2)).astype(np.float32).view(np.complex64)[..., 0]
+    mask = np.zeros((1, 3, 1, 48), bool)
+    mask[..., ::2] = mask[..., 16:32] = True
+    path = scan_file(tmp_path / "kspace.h5", kspace, mask, geometry=two_d(3, (48, 64), (192.0, 256.0)))
+    reconstruct(path, tmp_path / "out", scan_id=SCAN_ID, profile=profile(method="grappa"), device="cpu")
+    subprocess.run(
+        [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-pdf-header-footer",
+            f"--user-data-dir={tmp_path / 'chromium'}",
+            f"--print-to-pdf={tmp_path / 'report.pdf'}",
+            (tmp_path / "out/report.html").as_uri(),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=100,
+    )
+    subprocess.run(
+        [rasterise, "-r", "40", "-gray", tmp_path / "report.pdf", tmp_path / "page"], check=True, timeout=60
+    )
+    pages = [np.asarray(Image.open(page)) for page in sorted(tmp_path.glob("page*.pgm"))]
+    assert 1 < len(pages) <= 3
+    for page in pages[:-1]:
+        lowest = np.flatnonzero((page < 128).any(axis=1)).max()
+        assert lowest > 0.85 * len(page)
