@@ -149,3 +149,28 @@ def test_every_name_of_the_settings_is_one_of_the_contract():
 def test_an_honest_world_is_accepted(world):
     with mock.patch.dict(os.environ, credentials(world.moto_url)), world.environment():
         assert connect(ReconSettings.load(), Stage.RECON).own_lanes[0].max_receives == 4
+
+
+def test_a_worker_of_a_gpu_machine_without_a_gpu_says_so_and_leaves(world, monkeypatch):
+    from mrirecon.cloud.stages import recon_worker
+    from mrirecon.cloud.worker.failpoints import Failpoints
+
+    monkeypatch.setattr(recon_worker, "gpu_found", lambda: False)
+    with world.environment(**{env.REQUIRE_GPU: "1"}):
+        settings = ReconSettings.load()
+    assert settings.require_gpu
+    with pytest.raises(SettingsError, match="finds no CUDA device"):
+        recon_worker.make_handler(settings, mock.Mock(), Failpoints())
+
+
+def test_the_worker_asks_for_a_cuda_device_in_a_child():
+    import torch
+
+    from mrirecon.cloud.stages.recon_worker import gpu_found
+
+    assert gpu_found() is torch.cuda.is_available()
+
+
+def test_the_worker_process_ends_without_a_gpu_and_takes_no_scan(world):
+    code, _ = start(world, "recon", **{env.REQUIRE_GPU: "1", "CUDA_VISIBLE_DEVICES": ""})
+    assert code == 2

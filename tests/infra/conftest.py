@@ -85,9 +85,8 @@ def production(synth):
     return synth("production")
 
 
-@pytest.fixture(scope="session")
-def appliance(synth):
-    """The full environment with its gateway in the VPC, activated, in a directory."""
+def appliance_environment():
+    """Return the full environment with its gateway in the VPC, activated, in a directory."""
     import yaml
 
     from infra.config import CONFIG_DIR, parse
@@ -100,7 +99,13 @@ def appliance(synth):
         "gateway_arn": values["file_share"]["gateway"]["gateway_arn"],
         "directory": {"controllers": ["10.10.1.0/28"]},
     }
-    return synth("appliance", parse(values))
+    return parse(values)
+
+
+@pytest.fixture(scope="session")
+def appliance(synth):
+    """Return the templates of :func:`appliance_environment`."""
+    return synth("appliance", appliance_environment())
 
 
 @pytest.fixture(scope="session")

@@ -11,12 +11,12 @@ OBJECTS = (
 MEANT = (
     # (construct path, finding, reason)
     (
-        r"/(Stage/(TaskRole|JobRole)|Studio/Role|Control/Redrive/Role)/",
+        r"/(Stage/(TaskRole|JobRole)|Studio/Role|Control/Redrive/Role|Control/Operators)/",
         r"IAM5\[Resource::.*/(incoming|kspace|images|quarantine|models)/\*\]$",
         OBJECTS,
     ),
     (
-        r"/(Stage/(TaskRole|JobRole)|Control/\w+/Role)/",
+        r"/(Stage/(TaskRole|JobRole)|Control/\w+/Role|Control/Operators)/",
         r"IAM5\[Resource::.*LedgerTable.*/index/\*\]$",
         "The indexes of one table.",
     ),
@@ -33,14 +33,13 @@ MEANT = (
     (
         r"/Control/Scaler/Role/",
         r"IAM5\[Resource::\*\]$",
-        "batch:ListJobs, batch:DescribeJobs and cloudwatch:GetMetricData know no resources.",
+        "batch:ListJobs and cloudwatch:GetMetricData know no resources.",
     ),
     (
-        r"/Appliance/Activation/Role/",
+        r"/Studio/Role/",
         r"IAM5\[Resource::\*\]$",
-        "The gateway has no ARN before it is activated; held to the region.",
+        "ecr:GetAuthorizationToken, sagemaker:ListApps and ListSpaces know none.",
     ),
-    (r"/Studio/Role/", r"IAM5\[Resource::\*\]$", "ecr:GetAuthorizationToken knows no resources."),
     (
         r"/Studio/Role/",
         r"IAM5\[Resource::arn:aws:(logs|sagemaker):.*\*\]$",
@@ -52,8 +51,13 @@ MEANT = (
         "CDK's role for pulling images: ecr:GetAuthorizationToken knows no resources.",
     ),
     (
-        r"/Appliance/Provider/framework-onEvent/",
-        r"IAM5\[Resource::<ApplianceActivationFunction\w+\.Arn>:\*\]$",
-        "CDK's provider calls one function, whichever its version.",
+        r"/Control/Scaler/Role/",
+        r"IAM5\[Resource::arn:aws:batch:.*:job-definition/mrirecon-[a-z0-9-]+-recon:\*\]$",
+        "The revisions of one job definition: each release makes the next.",
+    ),
+    (
+        r"/Cache/ReleaseRole/",
+        r"IAM5\[Resource::arn:aws:fsx:.*:task/\*\]$",
+        "A task of the file system has no id before it is made; the file system is named.",
     ),
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.infra.conftest import appliance_environment
 from tests.infra.findings import MEANT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +23,8 @@ def findings_of(name, folder):
     from infra.config import load
     from infra.stacks import build_app
 
-    app = build_app(load(name), outdir=str(folder))
+    env = appliance_environment() if name == "appliance" else load(name)
+    app = build_app(env, outdir=str(folder))
     packs = (cdk_nag.AwsSolutionsChecks, cdk_nag.HIPAASecurityChecks, cdk_nag.NIST80053R5Checks)
     cdk.Validations.of(app).add_plugins(*(pack(app) for pack in packs))
     with pytest.raises(RuntimeError, match="ValidationFailed"):
@@ -61,7 +63,7 @@ def test_the_packs_bite(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["production", "dev"])
+@pytest.mark.parametrize("name", ["production", "dev", "appliance"])
 def test_every_finding_of_the_packs_is_mended_or_meant(name, tmp_path):
     found = findings_of(name, tmp_path)
     used = set()
