@@ -33,8 +33,8 @@ VARIABLES = {
 }
 
 
-def exports(text: str) -> str:
-    """Return shell commands that set the contract's variables from the text of an outputs file.
+def values_of(text: str) -> dict[str, str]:
+    """Return the contract's variables from the text of an outputs file.
 
     Raises
     ------
@@ -48,11 +48,12 @@ def exports(text: str) -> str:
         raise ValueError(
             f"expected outputs of the stack Data, found no {' or '.join(missing)}: deploy --all writes them"
         )
-    return "".join(
-        f"export {variable}={shlex.quote(values[output])}\n"
-        for variable, output in VARIABLES.items()
-        if output in values
-    )
+    return {variable: values[output] for variable, output in VARIABLES.items() if output in values}
+
+
+def exports(text: str) -> str:
+    """Return shell commands that set the variables of :func:`values_of`, which says what it raises."""
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values_of(text).items())
 
 
 def main(arguments: list[str] | None = None) -> int:

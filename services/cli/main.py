@@ -209,6 +209,7 @@ _COMMANDS: tuple[tuple[str, str, Register], ...] = (
     ("status", "all scans in the cloud, or one", _lazily(".operate", "register_status")),
     ("queues", "queues, workers, dead letters", _lazily(".operate", "register_queues")),
     ("redrive", "send dead letters again", _lazily(".operate", "register_redrive")),
+    ("canary", "send a small scan through the cloud, to see that it works", _lazily(".canary", "register")),
     ("gateway", "activate, join, look at or remove a file gateway", _lazily(".gateway", "register")),
     ("cost", "what a month costs (from a checkout)", _cost),
     ("simulate", "how many machines does a day need?", _lazily("..capacity.command", "register")),

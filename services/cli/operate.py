@@ -31,7 +31,7 @@ def register_status(parser: ArgumentParser) -> None:
     parser.add_argument("scan_id", nargs="?", metavar="SCAN_ID", help="one scan (default: the latest ones)")
     parser.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many rows (50)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(command=_guarded(_status))
+    parser.set_defaults(command=guarded(_status))
 
 
 def register_queues(parser: ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def register_queues(parser: ArgumentParser) -> None:
     parser.add_argument("--watch", action="store_true", help="refresh until interrupted")
     parser.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds between refreshes (2)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(command=_guarded(_queues))
+    parser.set_defaults(command=guarded(_queues))
 
 
 def register_submit(parser: ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def register_submit(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=0.0, metavar="S", help="follow no longer than this (no limit)"
     )
-    parser.set_defaults(command=_guarded(_submit))
+    parser.set_defaults(command=guarded(_submit))
 
 
 def register_redrive(parser: ArgumentParser) -> None:
@@ -66,10 +66,12 @@ def register_redrive(parser: ArgumentParser) -> None:
     which.add_argument("--scan", metavar="SCAN_ID", help="those of one scan")
     which.add_argument("--all", action="store_true", help="all of them")
     parser.add_argument("--stage", choices=[stage.value for stage in Stage], help="of one stage only (both)")
-    parser.set_defaults(command=_guarded(_redrive))
+    parser.set_defaults(command=guarded(_redrive))
 
 
-def _guarded(work: Any) -> Any:
+def guarded(work: Any) -> Any:
+    """Return the command that calls ``work(operator, arguments)`` and says our errors in a sentence."""
+
     def command(arguments: Namespace) -> int:
         from ..cloud.operators.operator import Operator
 
@@ -122,16 +124,26 @@ def _queues(operator: Operator, arguments: Namespace) -> int:
 
 
 def _submit(operator: Operator, arguments: Namespace) -> int:
-    sent = operator.submit(arguments.archive, site=arguments.site, priority=Priority(arguments.priority))
+    priority = Priority(arguments.priority)
+    timeout = None if arguments.no_wait else arguments.timeout
+    return send(operator, arguments.archive, site=arguments.site, priority=priority, timeout=timeout)
+
+
+def send(operator: Operator, archive: Path, *, site: str, priority: Priority, timeout: float | None) -> int:
+    """Submit an archive, print its id, follow it to its end and return the exit code.
+
+    ``timeout`` is in seconds; 0: none; nothing: it is not followed.
+    """
+    sent = operator.submit(archive, site=site, priority=priority)
     print(sent.scan_id, flush=True)
-    if arguments.no_wait:
+    if timeout is None:
         return Exit.OK
     last = State.WAITING.value
 
     def tell(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
 
-    for row in operator.follow(sent.scan_id, timeout=arguments.timeout, notice=tell):
+    for row in operator.follow(sent.scan_id, timeout=timeout, notice=tell):
         why = f": {row.message}" if row.message and row.state != State.DONE.value else ""
         print(f"{row.updated_at[11:19]}  {row.stage:<10} {row.state}{why}", file=sys.stderr, flush=True)
         last = row.state

@@ -11,12 +11,12 @@ OBJECTS = (
 MEANT = (
     # (construct path, finding, reason)
     (
-        r"/(Stage/(TaskRole|JobRole)|Studio/Role|Control/Redrive/Role|Control/Operators)/",
+        r"/(Stage/(TaskRole|JobRole)|Studio/Role|Control/Redrive/Role|Operators)/",
         r"IAM5\[Resource::.*/(incoming|kspace|images|quarantine|models)/\*\]$",
         OBJECTS,
     ),
     (
-        r"/(Stage/(TaskRole|JobRole)|Control/\w+/Role|Control/Operators)/",
+        r"/(Stage/(TaskRole|JobRole)|Control/\w+/Role|Operators)/",
         r"IAM5\[Resource::.*LedgerTable.*/index/\*\]$",
         "The indexes of one table.",
     ),
