@@ -28,8 +28,8 @@ def release(
 ) -> int:
     """Deploy ``env`` and keep it if the canary comes through; else deploy the last good one again.
 
-    ``run`` runs the CDK command line; ``canary`` gets the contract's variables and returns an exit code. Returns
-    0 when the new version stays, 1 when it does not.
+    ``run`` runs the CDK command line, ``canary`` gets the contract's variables; both return an exit code. The
+    result is 0 when the new version stays, 1 when it does not.
     """
     new, good = kept / env / "next", kept / env / "good"
     shutil.rmtree(new, ignore_errors=True)
