@@ -100,16 +100,6 @@ class DeadLetters:
                 recorded += [row for row in self._letter(found.body).rows if self._record(row, found.id)]
         return recorded
 
-    def reasons(self) -> dict[str, int]:
-        """Return how many dead letters there are of each reason.
-
-        Raises
-        ------
-        RetryableError
-            When the queue, the object store or the ledger does not answer.
-        """
-        return dict(self.redrive({}, dry_run=True).seen)
-
     def redrive(
         self,
         lanes: Mapping[Priority, str],

@@ -93,7 +93,6 @@ class Message:
     body: str = field(repr=False)
     receipt: str = field(repr=False)
     receives: int
-    sent_at: float
     group: str | None = field(default=None, repr=False)
 
 

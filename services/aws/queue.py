@@ -75,7 +75,7 @@ class SqsQueue:
                 MaxNumberOfMessages=1,
                 WaitTimeSeconds=min(20, round(wait)),
                 VisibilityTimeout=round(self._visibility),
-                MessageSystemAttributeNames=["ApproximateReceiveCount", "SentTimestamp", "MessageGroupId"],
+                MessageSystemAttributeNames=["ApproximateReceiveCount", "MessageGroupId"],
             )
         for found in told.get("Messages", []):
             told_of_it = found.get("Attributes", {})
@@ -84,7 +84,6 @@ class SqsQueue:
                 body=found["Body"],
                 receipt=found["ReceiptHandle"],
                 receives=int(told_of_it.get("ApproximateReceiveCount", 1)),
-                sent_at=int(told_of_it.get("SentTimestamp", 0)) / 1000,
                 group=told_of_it.get("MessageGroupId"),
             )
         return None

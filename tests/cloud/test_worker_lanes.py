@@ -20,7 +20,7 @@ class Lane:
         if not self.bodies:
             self._waited.append((self.name, wait))
             return None
-        return Message(id="i", body=self.bodies.pop(0), receipt="r", receives=1, sent_at=0)
+        return Message(id="i", body=self.bodies.pop(0), receipt="r", receives=1)
 
     def extend(self, message, seconds):
         return True

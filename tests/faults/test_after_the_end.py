@@ -236,7 +236,7 @@ def test_a_queue_that_does_not_answer_lets_no_lease_lapse(cloud):
     renewed = []
     renew = cloud.ledger.renew
     cloud.ledger.renew = lambda *arguments: renewed.append(time.monotonic()) or renew(*arguments)
-    hold = Hold(Message("1", "", "1", 1, 0), Hanging(), cloud.ledger, Drain(1), lease=0.3)
+    hold = Hold(Message("1", "", "1", 1), Hanging(), cloud.ledger, Drain(1), lease=0.3)
     try:
         with hold:
             hold.keep(claim)

@@ -111,7 +111,7 @@ class Stand:
     def command(self, stage: Stage, **more: Any) -> dict[str, Any]:
         """Do the same by ``mrirecon redrive``."""
         operator = Operator()
-        seen = operator.dead_letters(stage).reasons()
+        seen = operator.dead_letters(stage).redrive({}, dry_run=True).seen
         return {"seen": seen, "given_back": operator.redrive(stage=stage, **more)[stage.value]}
 
     def bodies(self, name: str) -> list[str]:

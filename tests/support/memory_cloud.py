@@ -109,9 +109,7 @@ class MemoryQueue:
                 self.dead.append(item)
                 continue
             item.update(receives=item["receives"] + 1, visible_at=now + 10, receipt=next(self._numbers))
-            return Message(
-                item["id"], item["body"], str(item["receipt"]), item["receives"], now, item["group"]
-            )
+            return Message(item["id"], item["body"], str(item["receipt"]), item["receives"], item["group"])
         return None
 
     def _of(self, message):

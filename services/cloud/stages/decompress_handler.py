@@ -338,9 +338,7 @@ class IntakeHandler:
 
     def _finished(self, info: ObjectInfo, trail: Trail) -> None:
         seconds = trail.seconds(TimePoint.RECEIVED, TimePoint.QUEUED)
-        cost = (
-            None if seconds is None or self.price_per_hour is None else seconds * self.price_per_hour / 3600
-        )
+        cost = endings.cost(seconds, self.price_per_hour)
         trail.close("done", bytes=info.size, seconds=seconds, cost_usd=cost)
         metrics.emit(
             {names.STAGE: self.stage.value},

@@ -194,9 +194,7 @@ class ImagingHandler:
 
     def _finished(self, request: ReconRequest, trail: Trail) -> None:
         seconds = trail.seconds(TimePoint.RECON_RECEIVED, TimePoint.PUBLISHED)
-        cost = (
-            None if seconds is None or self.price_per_hour is None else seconds * self.price_per_hour / 3600
-        )
+        cost = endings.cost(seconds, self.price_per_hour)
         trail.close("done", bytes=request.kspace_bytes, seconds=seconds, cost_usd=cost)
         journey = seconds_between(request.announced_at, trail.points[TimePoint.PUBLISHED])
         metrics.emit(
