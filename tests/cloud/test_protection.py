@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -10,11 +9,12 @@ import pytest
 from mrirecon.cloud.worker.loop import Worker
 from mrirecon.cloud.worker.protection import SpotNotice, TaskProtection
 from tests.support.cloud_world import make_tar
+from tests.support.waiting import wait_until
 
 
 class Stub:
     def __init__(self):
-        self.puts, self.notice, self.status = [], False, 200
+        self.puts, self.looks, self.notice, self.status = [], 0, False, 200
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -30,6 +30,7 @@ class Stub:
                 self.answer(stub.status, b"{}")
 
             def do_GET(self):
+                stub.looks += 1
                 known = self.headers.get("X-aws-ec2-metadata-token") == "token"
                 there = known and stub.notice and self.path == "/latest/meta-data/spot/instance-action"
                 self.answer(200 if there else 404, b'{"action": "terminate"}' if there else b"")
@@ -92,7 +93,8 @@ def test_the_spot_notice_begins_the_drain(stub):
     watch = SpotNotice(told.set, endpoint=stub.url, every=0.05)
     assert not watch.noticed()
     watch.start()
-    time.sleep(0.2)
+    before = stub.looks
+    wait_until(lambda: stub.looks >= before + 2)
     assert not told.is_set()
     stub.notice = True
     assert told.wait(10)

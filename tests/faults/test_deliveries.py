@@ -11,6 +11,7 @@ from mrirecon.aws.store import S3Store
 from mrirecon.contract.keys import Priority
 from tests.support import small_stages
 from tests.support.cloud_world import make_tar, scan_of
+from tests.support.waiting import wait_until
 
 
 def both_at_once(*workers):
@@ -93,7 +94,8 @@ def test_visibility_expiring_mid_work(world):
     other = world.worker("decompress")
     thread = threading.Thread(target=slow.step)
     thread.start()
-    time.sleep(2.2)
+    wait_until(lambda: world.in_flight("decompress-routine"))
+    wait_until(lambda: world.visible("decompress-routine"))
     other.step()  # sees the message, finds the scan claimed, waits
     thread.join()
     world.drain(other, world.worker("recon"))

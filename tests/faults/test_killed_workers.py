@@ -1,12 +1,12 @@
 """``kill -9`` of a worker at each time-point, an unforeseen error there, and SIGTERM there."""
 
 import signal
-import time
 
 import pytest
 
 from mrirecon.contract.states import TimePoint
 from tests.support.cloud_world import make_tar, scan_of
+from tests.support.waiting import wait_until
 
 OF_DECOMPRESS = ["announced", "received", "claimed", "read", "decompressed", "queued"]
 OF_RECON = [
@@ -58,16 +58,7 @@ def test_unforeseen_error_at_each_time_point(world, stage, point):
 def test_sigterm_at_each_stage_hands_the_scan_back(world, stage, point):
     archive = bring_to(world, stage)
     worker = world.process(stage, failpoint=f"{point.value}:hang", MRIRECON_DRAIN_SECONDS="0.2")
-    deadline = time.monotonic() + 60
-    queue = f"{stage}-routine"
-    names = ["ApproximateNumberOfMessagesNotVisible"]
-    while time.monotonic() < deadline:
-        told = world.sqs.get_queue_attributes(QueueUrl=world.queues[queue], AttributeNames=names)[
-            "Attributes"
-        ]
-        if told[names[0]] == "1":
-            break
-        time.sleep(0.05)
+    wait_until(lambda: world.in_flight(f"{stage}-routine") == 1)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
     world.drain()
@@ -78,9 +69,7 @@ def test_sigterm_lets_a_scan_finish_within_the_drain_time(world):
     archive = make_tar(b"finishes", "do-nap")
     world.put(archive)
     worker = world.process("decompress")
-    deadline = time.monotonic() + 60
-    while world.states_of(scan_of(archive)) != {"intake": "claimed"} and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: world.states_of(scan_of(archive)) == {"intake": "claimed"})
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
     assert world.states_of(scan_of(archive))["intake"] == "done"
@@ -95,13 +84,15 @@ def test_a_worker_killed_in_its_last_try_leaves_a_failed_scan(make_world):
     for _ in range(2):
         victim = world.process("decompress", failpoint="read:kill")
         assert victim.wait(60) == -signal.SIGKILL
-        time.sleep(2.1)  # its visibility
-    deadline = time.monotonic() + 30
+        wait_until(lambda: world.visible("decompress-routine") == 1)
     worker = world.worker("decompress")
-    while not world.all_ended() and time.monotonic() < deadline:
+
+    def ended():
         worker._dead_at = -1e9
         worker.step()
-        time.sleep(0.3)
+        return world.all_ended()
+
+    wait_until(ended)
     assert world.states_of(scan_of(archive)) == {"intake": "failed"}
     assert world.dead() == {"decompress": 1, "recon": 0}
     assert world.records() == []
@@ -110,16 +101,20 @@ def test_a_worker_killed_in_its_last_try_leaves_a_failed_scan(make_world):
 def test_nothing_survives_a_killed_worker(world):
     import psutil
 
-    world.put(make_tar(b"left behind", "do-hang"))
+    archive = make_tar(b"left behind", "do-hang")
+    world.put(archive)
     worker = world.process("decompress")
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        family = psutil.Process(worker.pid).children(recursive=True)
-        if len(family) >= 4 and world.depths()["decompress-routine"]:
-            break
-        time.sleep(0.1)
-    time.sleep(0.5)
-    family = psutil.Process(worker.pid).children(recursive=True)
+    wait_until(lambda: world.states_of(scan_of(archive)) == {"intake": "claimed"})
+    seen = set()
+
+    def settled():
+        """Whether the family is complete: at least four, and the same as at the last look."""
+        nonlocal seen
+        before, seen = seen, set(psutil.Process(worker.pid).children(recursive=True))
+        return len(seen) >= 4 and seen == before
+
+    wait_until(settled, every=0.2)
+    family = list(seen)
     worker.kill()
     worker.wait()
     gone, alive = psutil.wait_procs(family, timeout=10)

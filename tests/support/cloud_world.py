@@ -294,6 +294,18 @@ class World:
             told[name] = sum(int(got[item]) for item in names)
         return told
 
+    def visible(self, queue):
+        """Return how many messages a worker could receive now."""
+        name = "ApproximateNumberOfMessages"
+        told = self.sqs.get_queue_attributes(QueueUrl=self.queues[queue], AttributeNames=[name])
+        return int(told["Attributes"][name])
+
+    def in_flight(self, queue):
+        """Return how many messages a worker holds now."""
+        name = "ApproximateNumberOfMessagesNotVisible"
+        told = self.sqs.get_queue_attributes(QueueUrl=self.queues[queue], AttributeNames=[name])
+        return int(told["Attributes"][name])
+
     def outstanding(self):
         # The emulator counts visible and hidden messages one after the other: one that turns visible between
         # is in neither count, but not twice running.
