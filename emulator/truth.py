@@ -45,7 +45,7 @@ def compare(image: Image, archive: Path, folder: Path) -> Errors:
 
 def _local(archive: Path, out: Path, method: str | None) -> Image:
     done = run_archive(archive, out, method=method, progress=silent)
-    if done.out is None:
+    if done.status != "done" or done.out is None:
         raise RuntimeError(f"the local run of {archive.name} ended {done.status}: {done.message}")
     with h5py.File(Path(done.out) / "image.h5") as file:
         image: Image = file["image"][()]

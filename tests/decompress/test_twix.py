@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,82 @@ from mrirecon.decompress.preparation import prepare as readers
 from mrirecon.decompress.readers import twix
 from mrirecon.kspace.file import open_kspace
 from tests.support.feature_scans import LIMITS, error, member
+from tests.support.twix_writer import DWELL_NS, FOV_MM, POSITION, write_twix
 
 PAIRS = ["twixtools_gre", "pulseq_rf_meas_MID00243"]
+COILS, LINES, SAMPLES = 2, 160, 320
+"""Of the scan that most tests take, our own as the scanner's."""
+
+
+def own_kspace(coils: int = COILS, lines: int = LINES, samples: int = SAMPLES) -> np.ndarray:
+    """Return random samples ``(coil, ky, kx)`` as strong as a scanner's."""
+    rng = np.random.default_rng(7)
+    shape = (coils, lines, samples)
+    return (1e-3 * (rng.normal(size=shape) + 1j * rng.normal(size=shape))).astype(np.complex64)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory) -> dict[str, Path]:
+    """The same scan in both layouts, written by our own writer."""
+    folder = tmp_path_factory.mktemp("twix")
+    return {
+        layout: write_twix(folder / f"{layout}.dat", own_kspace(), vb=layout == "vb")
+        for layout in ("vd", "vb")
+    }
+
+
+@pytest.fixture(scope="module", params=["own", "scanner"])
+def gre(request) -> Path:
+    """A gradient-echo scan of one slice: our own, and a scanner's where the test data are at hand."""
+    if request.param == "own":
+        return request.getfixturevalue("own")["vd"]
+    return request.getfixturevalue("shared_data") / "scans/siemens_twix/twixtools_gre.dat"
+
+
+@pytest.mark.parametrize("layout", ["vd", "vb"])
+def test_samples_and_header_are_what_was_written(layout, own) -> None:
+    (part,) = twix.read(member(own[layout], RawKind.TWIX), LIMITS, silent)
+    wanted = own_kspace()
+    assert part.table.shape == (LINES,)
+    assert part.table["ky"].tolist() == list(range(LINES))
+    assert all(np.array_equal(part.samples(ky), wanted[:, ky]) for ky in range(LINES))
+    assert np.allclose(part.table["position"], POSITION)
+    assert np.allclose(part.table["dwell_s"], DWELL_NS * 1e-9)
+    assert (part.header.coil_labels[1], part.header.patient_position) == ("Head::H2", "HFS")
+    assert (part.header.tr_ms, part.header.te_ms, part.header.flip_deg) == ((8.0,), (3.2,), (15.0,))
+
+
+@pytest.mark.parametrize("layout", ["vd", "vb"])
+def test_lines_left_out_are_missing_and_the_rest_is_cropped_to_the_field_of_view(layout, tmp_path) -> None:
+    wanted = own_kspace(3, 32, 64)
+    wanted[:, 1::2] = 0
+    path = write_twix(tmp_path / "thin.dat", wanted, vb=layout == "vb", acceleration=2)
+    readers.read([member(path, RawKind.TWIX)], tmp_path / "k.h5", LIMITS)
+    rows = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(wanted, axes=-1), norm="ortho"), axes=-1)
+    rows = np.fft.ifftshift(rows[..., 16:48], axes=-1)
+    with open_kspace(tmp_path / "k.h5") as file:
+        assert file.shape == (1, 1, 3, 1, 32, 32)
+        assert file.mask[0, 0, 0].tolist() == [ky % 2 == 0 for ky in range(32)]
+        cropped = np.fft.fftshift(np.fft.fft(rows, norm="ortho"), axes=-1)
+        assert error(file.read(0, 0)[:, 0], cropped) < 1e-5
+        assert file.info.geometry.fov_mm[-1] == pytest.approx(FOV_MM)
+
+
+@pytest.mark.parametrize("layout", ["vd", "vb"])
+def test_two_libraries_read_what_our_writer_wrote(layout, own) -> None:
+    """So that writer and reader do not agree on a layout that no scanner has."""
+    import twixtools
+
+    mapvbvd = pytest.importorskip("mapvbvd")
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        blocks = twixtools.read_twix(str(own[layout]), parse_pmu=False, parse_geometry=False, verbose=False)
+        found = mapvbvd.mapVBVD(str(own[layout]), quiet=True)
+    found = found[-1] if isinstance(found, list) else found
+    found.image.flagRemoveOS = False
+    wanted = own_kspace()
+    readouts = [block for block in blocks[-1]["mdb"] if block.is_image_scan()]
+    assert np.array_equal(np.stack([block.data for block in readouts], axis=1), wanted)
+    assert np.array_equal(found.image.unsorted().transpose(1, 2, 0), wanted)
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -71,9 +146,8 @@ def test_samples_are_those_of_mapvbvd(name, shared_data) -> None:
     assert np.array_equal(ours, theirs)
 
 
-def test_reading_prints_nothing(shared_data, capfd) -> None:
-    path = shared_data / "scans/siemens_twix/twixtools_gre.dat"
-    readers.inspect([member(path, RawKind.TWIX)], LIMITS)
+def test_reading_prints_nothing(gre, capfd) -> None:
+    readers.inspect([member(gre, RawKind.TWIX)], LIMITS)
     assert capfd.readouterr() == ("", "")
 
 
@@ -86,8 +160,8 @@ def test_echo_planar_data_are_refused_by_name(shared_data) -> None:
 
 
 @pytest.mark.parametrize("share", [0.002, 0.3, 0.6, 0.9, 0.99])
-def test_a_file_cut_anywhere_is_truncated(share, shared_data, tmp_path) -> None:
-    whole = (shared_data / "scans/siemens_twix/twixtools_gre.dat").read_bytes()
+def test_a_file_cut_anywhere_is_truncated(share, gre, tmp_path) -> None:
+    whole = gre.read_bytes()
     (tmp_path / "cut.dat").write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(PermanentError) as refused:
         readers.inspect([member(tmp_path / "cut.dat", RawKind.TWIX)], LIMITS)
@@ -108,8 +182,8 @@ def first_readout(raw: bytes) -> int:
         (48, 65_535, None),  # more samples than there are
     ],
 )
-def test_lengths_that_lie_are_refused(offset, value, code, shared_data, tmp_path) -> None:
-    raw = bytearray((shared_data / "scans/siemens_twix/twixtools_gre.dat").read_bytes())
+def test_lengths_that_lie_are_refused(offset, value, code, gre, tmp_path) -> None:
+    raw = bytearray(gre.read_bytes())
     at = first_readout(raw) + offset
     raw[at : at + 2] = value.to_bytes(2, "little")
     (tmp_path / "bad.dat").write_bytes(raw)
@@ -118,8 +192,8 @@ def test_lengths_that_lie_are_refused(offset, value, code, shared_data, tmp_path
     assert code is None or refused.value.code is code
 
 
-def test_a_synchronisation_block_without_length_does_not_hang(shared_data, tmp_path) -> None:
-    raw = bytearray((shared_data / "scans/siemens_twix/twixtools_gre.dat").read_bytes())
+def test_a_synchronisation_block_without_length_does_not_hang(gre, tmp_path) -> None:
+    raw = bytearray(gre.read_bytes())
     at = first_readout(raw)
     raw[at : at + 4] = bytes(4)
     raw[at + 40 : at + 48] = (1 << 5).to_bytes(8, "little")
@@ -129,8 +203,8 @@ def test_a_synchronisation_block_without_length_does_not_hang(shared_data, tmp_p
     assert refused.value.code is Code.LENGTH_MISMATCH
 
 
-def test_a_protocol_that_would_fill_memory_is_refused(shared_data, tmp_path) -> None:
-    raw = (shared_data / "scans/siemens_twix/twixtools_gre.dat").read_bytes()
+def test_a_protocol_that_would_fill_memory_is_refused(gre, tmp_path) -> None:
+    raw = gre.read_bytes()
     old = b"asSlice[0].dThickness"
     new = b"asSlice[99999999].dTh"
     assert len(old) == len(new)
@@ -168,8 +242,8 @@ def multi_measurement(raw: bytes, shared_noise: bool) -> bytes:
     return bytes(head) + bytes(noise) + bytes(pad) + measurement
 
 
-def test_noise_of_the_first_measurement_whitens_the_second(shared_data, tmp_path) -> None:
-    raw = (shared_data / "scans/siemens_twix/twixtools_gre.dat").read_bytes()
+def test_noise_of_the_first_measurement_whitens_the_second(gre, tmp_path) -> None:
+    raw = gre.read_bytes()
     (tmp_path / "two.dat").write_bytes(multi_measurement(raw, shared_noise=True))
     (tmp_path / "one.dat").write_bytes(raw)
     found = readers.read([member(tmp_path / "two.dat", RawKind.TWIX)], tmp_path / "w.h5", LIMITS)
@@ -182,9 +256,8 @@ def test_noise_of_the_first_measurement_whitens_the_second(shared_data, tmp_path
         assert error(white.read(0, 0), wanted) < 0.02
 
 
-def test_two_scans_in_one_file_are_refused(shared_data, tmp_path) -> None:
-    gre = (shared_data / "scans/siemens_twix/twixtools_gre.dat").read_bytes()
-    raw = bytearray(multi_measurement(gre, shared_noise=False))
+def test_two_scans_in_one_file_are_refused(gre, tmp_path) -> None:
+    raw = bytearray(multi_measurement(gre.read_bytes(), shared_noise=False))
     start = int.from_bytes(raw[16:24], "little")
     at = first_readout(bytes(raw))
     step = 192 + 2 * (32 + 320 * 8)
@@ -221,8 +294,8 @@ def as_vb(raw: bytes) -> bytes:
     return b"".join(blocks) + bytes(300)
 
 
-def test_the_layout_of_vb_reads_the_same(shared_data, tmp_path) -> None:
-    raw = (shared_data / "scans/siemens_twix/twixtools_gre.dat").read_bytes()
+def test_the_layout_of_vb_reads_the_same(gre, tmp_path) -> None:
+    raw = gre.read_bytes()
     (tmp_path / "ve.dat").write_bytes(raw)
     (tmp_path / "vb.dat").write_bytes(as_vb(raw))
     found = [
