@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from .codes import Code, PermanentError
+from .ids import recon_id
 
 RECON_VERSION = "3"
 """Version of the reconstruction. Raise it when the same settings give other bytes: images or their order."""
@@ -64,6 +65,10 @@ class Profile:
     def settings(self) -> dict[str, Any]:
         """Return what enters the reconstruction id."""
         return asdict(self)
+
+    def recon_id(self, scan_id: str) -> str:
+        """Return the id of the reconstruction of a scan with these settings by this version."""
+        return recon_id(scan_id, self.settings(), RECON_VERSION)
 
 
 PROFILES: dict[str, Profile] = {

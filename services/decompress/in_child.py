@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import h5py
-
 from ..contract import profiles
 from ..contract.codes import Code, IncompleteError, PermanentError
 from ..contract.labels import FORM as LABEL_FORM
@@ -67,10 +65,8 @@ def decompress(tools: Tools, *, archive: int, work_dir: str, out: str) -> dict[s
     )
 
     with _told_from_unfinished(opened):
-        found = readers.read(opened.members, Path(out), tools.limits, tools.progress)
+        found = readers.read(opened.members, Path(out), tools.limits, tools.progress, tools.ask)
     _refuse_half_filled(opened)
-    with h5py.File(out, "r+", libver="v110") as file:
-        file.attrs["scan_id"] = tools.ask()
     return _merged(opened, found)
 
 

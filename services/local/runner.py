@@ -15,7 +15,7 @@ from typing import Any
 from ..contract import causes, ids
 from ..contract.codes import Code, End, PermanentError, RetryableError
 from ..contract.keys import RECORD_FILE
-from ..contract.profiles import RECON_VERSION, Profile, profile
+from ..contract.profiles import Profile, profile
 from ..contract.progress import Progress, silent
 from ..contract.record import dumps, end_record, new_record
 
@@ -116,7 +116,7 @@ def _journey(
     record["acquisitions_digest"] = intake.acquisitions_digest
     record["seconds"], record["warnings"] = dict(intake.seconds), list(intake.warnings)
     chosen = _profile(profile_name or intake.profile, method)
-    recon_id = ids.recon_id(intake.scan_id, chosen.settings(), RECON_VERSION)
+    recon_id = chosen.recon_id(intake.scan_id)
     record["recon_id"] = recon_id
     record["profile"] = chosen.settings()
     if (already := _published(out, intake.scan_id, recon_id)) is not None:

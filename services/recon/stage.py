@@ -11,8 +11,7 @@ import torch
 
 from ..contract.causes import translated
 from ..contract.codes import Code, MrireconError, PermanentError
-from ..contract.ids import recon_id
-from ..contract.profiles import RECON_VERSION, Profile
+from ..contract.profiles import Profile
 from ..contract.progress import Progress, silent
 from ..kspace.file import open_kspace
 from .outputs import hdf5, results
@@ -72,7 +71,7 @@ def reconstruct(
         known.update(results.sampled(run))
         with hdf5.create(out_dir / "image.h5", run.geometry, scan.shape[0]) as images:
             run.fill(images)
-            identity = recon_id(scan_id, profile.settings(), RECON_VERSION)
+            identity = profile.recon_id(scan_id)
             record = results.describe(run, images, scan_id, identity, intake_warnings, label)
             results.write(run, out_dir, images, results.facts_of(run, record), record)
         return record

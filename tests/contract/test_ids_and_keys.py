@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mrirecon.contract import ids, keys, states
 from mrirecon.contract.codes import Code, IncompleteError, PermanentError, RetryableError
-from mrirecon.contract.profiles import PROFILES, Method, profile
+from mrirecon.contract.profiles import PROFILES, RECON_VERSION, Method, profile
 
 hex16 = st.text("0123456789abcdef", min_size=16, max_size=16)
 hex8 = st.text("0123456789abcdef", min_size=8, max_size=8)
@@ -105,3 +105,10 @@ def test_errors_end_as_their_family_says():
     assert RetryableError(Code.STORAGE, "x").end == "failed"
     assert IncompleteError("x").end == "incomplete"
     assert IncompleteError("x").code is Code.INCOMPLETE
+
+
+def test_a_profile_and_a_scan_make_the_reconstruction_id():
+    wanted = profile("fast")
+    expected = ids.recon_id("0" * 16, wanted.settings(), RECON_VERSION)
+    assert wanted.recon_id("0" * 16) == expected
+    assert profile("routine").recon_id("0" * 16) != expected

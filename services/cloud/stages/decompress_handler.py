@@ -19,9 +19,9 @@ from ...aws.store import SHA256, ReplacedError, require_free
 from ...contract import keys, states
 from ...contract import metrics as names
 from ...contract.codes import Code, IncompleteError, PermanentError, RetryableError
-from ...contract.ids import recon_id, scan_id_from_digest
+from ...contract.ids import scan_id_from_digest
 from ...contract.messages import Delivery, NotAMessageError, ReconRequest, announcement
-from ...contract.profiles import DEFAULT_PROFILE, RECON_VERSION, Profile, profile
+from ...contract.profiles import DEFAULT_PROFILE, Profile, profile
 from ...contract.states import Stage, State, TimePoint
 from ..worker import logs, metrics
 from ..worker import outcomes as endings
@@ -233,7 +233,7 @@ class IntakeHandler:
         told = json.loads((intake.get(_TOLD) if intake else None) or "{}")
         return ReconRequest(
             scan_id=scan,
-            recon_id=recon_id(scan, wanted.settings(), RECON_VERSION),
+            recon_id=wanted.recon_id(scan),
             profile=wanted.name,
             site=place.site,
             priority=place.priority.value,

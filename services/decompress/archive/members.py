@@ -4,7 +4,7 @@ The seam of this room.  The walk (``archive``, ``sniff``, ``h5gate``) makes :cla
 sees their bytes and what they are, never what the archive called them.  Readers are called in the sandboxed
 child as
 
-``readers.read(members, out, limits, progress) -> dict``
+``prepare.read(members, out, limits, progress, scan_id) -> dict``
     write the k-space file to ``out`` and return its summary.  The keys ``format`` (str),
     ``acquisitions_digest`` (str), ``warnings`` (list of str) and ``seconds`` (dict of float) are taken out
     into the :class:`~mrirecon.decompress.stage.Intake`; all others are its ``summary``.  Plain JSON values.

@@ -52,10 +52,16 @@ _READERS: dict[RawKind, Reader] = {
 }
 
 
-def read(members: list[Member], out: Path, limits: Limits, progress: Progress = silent) -> dict[str, Any]:
+def read(
+    members: list[Member],
+    out: Path,
+    limits: Limits,
+    progress: Progress = silent,
+    scan_id: Callable[[], str] = str,
+) -> dict[str, Any]:
     """Read the raw files of one scan and write its k-space file to ``out``; return its summary.
 
-    ``scan_id`` is left empty in the file: who knows the archive's digest sets it.
+    ``scan_id`` is called once, when all samples are written: the archive's digest takes as long to compute.
 
     Raises
     ------
@@ -78,7 +84,7 @@ def read(members: list[Member], out: Path, limits: Limits, progress: Progress = 
         )
         writer.finish(
             KSpaceInfo(
-                scan_id="",
+                scan_id=scan_id(),
                 format=planned.format,
                 geometry=sorted_.geometry,
                 images=sorted_.images,
