@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,19 @@ def test_the_command_line_starts_without_the_heavy_libraries():
     code = f"import sys, mrirecon.cli.main; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("extra", "rooms"), [("decompress", ["decompress"]), ("recon", ["recon", "imaging", "raki"])]
+)
+def test_a_container_installs_nothing_that_its_rooms_do_not_import(extra, rooms):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.match(r"[a-z0-9]+", line)[0] for line in project["optional-dependencies"][extra]}
+    used = {
+        name.split(".")[0].lower()
+        for room in rooms
+        for path in modules(room)
+        for _, name in imported(path)
+        if name is not None
+    }
+    assert {{"pillow": "pil"}.get(name, name) for name in declared} <= used

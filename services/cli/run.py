@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from ..contract.codes import End
 from ..contract.profiles import FOURIER
 from ..local.runner import Outcome, run_archive
 from . import screen
-from .exits import Exit, gravest
+from .exits import gravest
 
 
 def run(arguments: Namespace) -> int:
@@ -56,9 +55,3 @@ def tell(outcome: Outcome, *, as_json: bool, name: str | None = None) -> None:
         print(outcome.dumps(), flush=True)
     elif done:
         print(outcome.out, flush=True)
-
-
-def usage_error(message: str) -> int:
-    """Say what is wrong with the call."""
-    print(f"mrirecon: {message}", file=sys.stderr)
-    return Exit.USAGE

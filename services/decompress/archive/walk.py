@@ -65,7 +65,6 @@ class Walked:
 
     entries: tuple[RawEntry, ...]
     compression: str | None
-    unpacked_bytes: int
     zeros_in_last: Callable[[], int]
     """Zero bytes that the last file ends in, when the archive could be a copy that is still being filled."""
 
@@ -103,7 +102,7 @@ def walk(descriptor: int, limits: Limits, work_dir: Path, progress: Progress = s
     if compression is not None:
         walker = _Walker(PackedSource(descriptor, size, compression, limits), limits, work_dir, progress)
         walker.run()
-        return Walked(tuple(walker.entries), compression, walker.source.offset, lambda: 0)
+        return Walked(tuple(walker.entries), compression, lambda: 0)
     _refuse_cut_start(descriptor, size, head)
     walker = _Walker(PlainSource(descriptor, size), limits, work_dir, progress, window_of=descriptor)
     try:
@@ -118,7 +117,6 @@ def walk(descriptor: int, limits: Limits, work_dir: Path, progress: Progress = s
     return Walked(
         tuple(walker.entries),
         None,
-        walker.source.offset,
         lambda: max(0, zero_tail(descriptor, size) - (size - last_end)),
     )
 

@@ -21,13 +21,6 @@ def workers() -> int:
     return max(1, min(int(named), available)) if named.isdigit() else available
 
 
-def rolled(n: int) -> int:
-    """Return where the k-space centre ``n // 2`` lies once rolled to the front: how far to roll is ``-(n //
-    2)``.
-    """
-    return n // 2
-
-
 def crop(lines: Complex, n_out: int) -> Complex:
     """Remove oversampling from ``lines``.
 

@@ -60,7 +60,7 @@ def write(
     )
     environment.filters["number"] = number
     network = record["network"] or {}
-    losses = network.get("loss") or network.get("losses") or []
+    losses = network.get("loss") or []
     page = environment.get_template("report.html").render(
         record=record,
         facts=facts,
