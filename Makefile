@@ -46,7 +46,7 @@ test-slow: $(VENV)/.dev .venv-checkov  ## The slower suites: quality tables, fau
 	@$(PIP) --editable '.[fuzz]' || echo "atheris is not to be had for this machine: the fuzz runs will skip"
 	$(BIN)/pytest -m "slow and not tools" --timeout 1800
 
-test-tools: $(VENV)/.dev  ## Against independent tools of Debian (ismrmrd-tools dicom3tools dcmtk orthanc dcm2niix bart)
+test-tools: $(VENV)/.dev  ## Against independent tools of Debian (ismrmrd-tools dicom3tools dcmtk orthanc dcm2niix bart chromium poppler-utils)
 	$(BIN)/pytest -m tools --timeout 900
 
 fuzz: $(VENV)/.dev  ## Coverage-guided fuzzing of the archive walk and the HDF5 gate

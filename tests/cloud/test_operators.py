@@ -3,10 +3,11 @@
 import json
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
-from mrirecon.cloud.operators.operator import Operator, as_json
+from mrirecon.cloud.operators.operator import Operator, ScanStatus, as_json
 from mrirecon.contract.codes import PermanentError, RetryableError
 from mrirecon.contract.keys import Priority
 from tests.support.cloud_world import make_tar, scan_of
@@ -102,3 +103,32 @@ def test_following_a_scan_that_never_comes_ends_with_a_sentence(operator):
 def test_a_missing_setting_is_a_sentence():
     with pytest.raises(PermanentError, match="MRIRECON_LEDGER_TABLE is not set"):
         Operator({}).status()
+
+
+def test_the_list_of_scans_shows_labels_where_there_are_any():
+    from rich.console import Console
+
+    from mrirecon.cli.operate import scan_table
+
+    row = ScanStatus(
+        scan_id="0" * 16,
+        recon_id="1" * 8,
+        stage="recon",
+        state="done",
+        code="",
+        message="",
+        site="a",
+        priority="stat",
+        announced_at="",
+        updated_at="2026-11-25T00:00:00",
+        tries=1,
+    )
+
+    def shown(*rows):
+        console = Console(width=120)
+        with console.capture() as text:
+            console.print(scan_table(list(rows)))
+        return text.get()
+
+    assert "knee 7" in shown(row, replace(row, label="knee 7"))
+    assert "label" not in shown(row)
