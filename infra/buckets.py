@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aws_cdk import Duration, RemovalPolicy
+from aws_cdk import Duration
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
@@ -112,7 +112,7 @@ class Buckets(Construct):
             enforce_ssl=True,
             minimum_tls_version=1.2,
             versioned=True,
-            removal_policy=RemovalPolicy.RETAIN if env.keep_data else RemovalPolicy.DESTROY,
+            removal_policy=removal(env),
             auto_delete_objects=not env.keep_data and env.emulator is None,
             lifecycle_rules=[
                 _hygiene(env.storage.noncurrent_days),

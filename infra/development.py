@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aws_cdk import Duration, RemovalPolicy, Stack
+from aws_cdk import Duration, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr as ecr
 from aws_cdk import aws_iam as iam
@@ -138,7 +138,7 @@ class Studio(Construct):
                 ),
             ),
         )
-        kept = RemovalPolicy.RETAIN if env.keep_data else RemovalPolicy.DESTROY
+        kept = removal(env)
         self.domain.apply_removal_policy(kept)
         self.profile = sagemaker.CfnUserProfile(
             self, "Profile", domain_id=self.domain.attr_domain_id, user_profile_name=f"mrirecon-{env.name}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aws_cdk import RemovalPolicy, Stack
+from aws_cdk import Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
@@ -13,7 +13,7 @@ from .acknowledge import acknowledge, controls
 from .config import Environment
 from .config_parts import ExistingNetwork
 from .endpoints import STORAGE_GATEWAY, STORAGE_GATEWAY_PORTS, Endpoint, endpoints_of
-from .retention import retention
+from .retention import removal, retention
 
 SUBNETS = {
     "endpoints": ec2.SubnetType.PRIVATE_ISOLATED,
@@ -211,6 +211,6 @@ class Network(Construct):
             "FlowLogGroup",
             encryption_key=log_key,
             retention=retention(env.network.flow_log_days),
-            removal_policy=RemovalPolicy.RETAIN if env.keep_data else RemovalPolicy.DESTROY,
+            removal_policy=removal(env),
         )
         self.vpc.add_flow_log("Flows", destination=ec2.FlowLogDestination.to_cloud_watch_logs(group))

@@ -39,5 +39,9 @@ def retention(days: int) -> logs.RetentionDays:
 
 
 def removal(env: Environment) -> RemovalPolicy:
-    """Return what happens to data when its stack goes."""
-    return RemovalPolicy.RETAIN if env.keep_data else RemovalPolicy.DESTROY
+    """Return what happens to data when its stack goes.
+
+    What is kept is still removed when its very creation is rolled back: it is empty then, and would be in the
+    way of the next try.
+    """
+    return RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if env.keep_data else RemovalPolicy.DESTROY

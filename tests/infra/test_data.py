@@ -48,7 +48,7 @@ def test_every_bucket_refuses_plain_http(production):
 @pytest.mark.parametrize("name", BUCKETS)
 def test_a_bucket_is_kept_and_cleaned(production, name):
     (raw,) = [r for (s, n), r in production.raw("AWS::S3::Bucket").items() if n.startswith(f"Buckets{name}")]
-    assert raw["DeletionPolicy"] == raw["UpdateReplacePolicy"] == "Retain"
+    assert (raw["DeletionPolicy"], raw["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
     hygiene = rules_of(raw["Properties"])["hygiene"]
     assert hygiene["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] == 7
     assert hygiene["NoncurrentVersionExpiration"]["NoncurrentDays"] >= 1
@@ -218,6 +218,6 @@ def test_twenty_sites_fit_an_event_pattern(tmp_path):
 
 def test_development_keeps_nothing_and_production_all(production, dev):
     kinds = ("AWS::S3::Bucket", "AWS::DynamoDB::Table", "AWS::KMS::Key")
-    for synth, policy in ((production, "Retain"), (dev, "Delete")):
+    for synth, policy in ((production, "RetainExceptOnCreate"), (dev, "Delete")):
         for kind in kinds:
             assert {resource["DeletionPolicy"] for resource in synth.raw(kind).values()} == {policy}
