@@ -157,8 +157,7 @@ def report(judged: list[Judged], real: list[tuple[str, str]]) -> str:
         lines.append(
             f"| {feature} | "
             + (f"{sum(j.refused for j in yes)} of {len(yes)}" if yes else "–")
-            + f" | {max(asymmetric):.2f}" * bool(asymmetric)
-            + " | –" * (not asymmetric)
+            + (f" | {max(asymmetric):.2f}" if asymmetric else " | –")
             + f" | {sum(j.refused for j in no)} of {len(no)}"
             + f" | {min(j.found.mirrored for j in no if j.found):.2f} |"
         )

@@ -12,6 +12,7 @@ import pytest
 from mrirecon.contract.codes import Code, PermanentError
 from mrirecon.contract.progress import silent
 from mrirecon.decompress.archive.members import RawKind
+from mrirecon.decompress.gates.sniff import sniff
 from mrirecon.decompress.preparation import prepare as readers
 from mrirecon.decompress.readers import twix
 from mrirecon.kspace.file import open_kspace
@@ -302,3 +303,19 @@ def test_the_layout_of_vb_reads_the_same(gre, tmp_path) -> None:
         readers.inspect([member(tmp_path / name, RawKind.TWIX)], LIMITS) for name in ("ve.dat", "vb.dat")
     ]
     assert found[0] | {"seconds": 0} == found[1] | {"seconds": 0}
+
+
+def test_a_measurement_of_length_0_is_read_to_its_end(shared_data, tmp_path) -> None:
+    """Scanners leave the length of the last measurement 0 where they do not come back to fill it in."""
+    raw = bytearray((shared_data / "scans/siemens_twix/twixtools_gre.dat").read_bytes())
+    whole = tmp_path / "whole.dat"
+    whole.write_bytes(raw)
+    count = int.from_bytes(raw[4:8], "little")
+    at = 8 + 152 * (count - 1) + 16
+    raw[at : at + 8] = bytes(8)
+    path = tmp_path / "zero.dat"
+    path.write_bytes(raw)
+    with path.open("rb") as file:
+        assert sniff(file, len(raw)) is RawKind.TWIX
+    found, wanted = (readers.inspect([member(p, RawKind.TWIX)], LIMITS) for p in (path, whole))
+    assert found["acquisitions_digest"] == wanted["acquisitions_digest"]

@@ -65,7 +65,7 @@ class Scan:
     """Noise readouts."""
     uid: int = 7
     spoil: dict[str, object] = field(default_factory=dict)
-    """Changes to the header: ``encoded_x``, ``centre``, ``user``."""
+    """Changes to the header: ``encoded_x``, ``centre``, ``user``, and ``limits`` by counter."""
 
     def directions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return read, phase and slice direction: left-handed, and oblique when asked."""
@@ -222,6 +222,7 @@ def xml(scan: Scan, coils: list[str] | None = None, bandwidth: float = 1.0) -> s
         ),
         "kspace_encoding_step_2": (0, nz - 1, nz // 2),
     }
+    limits |= scan.spoil.get("limits", {})
     scanner = ScannerHeader(
         coils=coils if coils is not None else [f"coil:{i}" for i in range(scan.coils)],
         noise_bandwidth=bandwidth,

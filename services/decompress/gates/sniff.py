@@ -22,6 +22,7 @@ HEAD = 4096
 
 _MAX_VB_HEADER = 64 * 1024 * 1024
 _VD_FIRST_ENTRY = 8
+_MAX_VD_OFFSET = 1 << 40
 
 
 class Foreign(StrEnum):
@@ -109,9 +110,10 @@ def _is_twix(head: bytes) -> bool:
         return False
     first, second = struct.unpack_from("<II", head)
     if first < 10_000 and 1 <= second <= 64:
-        offset, length = struct.unpack_from("<QQ", head, _VD_FIRST_ENTRY + 8)
-        # A measurement lies behind the table, whose entries take 152 bytes each.
-        return bool(offset >= _VD_FIRST_ENTRY + 152 * second and length > 0)
+        # The length of a measurement may be 0: scanners leave it so.  It lies behind the table, whose entries
+        # take 152 bytes each.
+        offset = struct.unpack_from("<Q", head, _VD_FIRST_ENTRY + 8)[0]
+        return bool(_VD_FIRST_ENTRY + 152 * second <= offset < _MAX_VD_OFFSET)
     if 32 <= first <= _MAX_VB_HEADER and 1 <= second <= 32:
         name = head[8:72].split(b"\0", 1)[0]
         return 0 < len(name) < 64 and name.isascii() and name.replace(b"_", b"").isalnum()

@@ -37,7 +37,7 @@ from .unsupported import unsupported
 Complex = NDArray[np.complex64]
 Floats = NDArray[np.float64]
 
-MIRRORED_BELOW = -0.12
+MIRRORED_BELOW = -0.1
 """Mean of the two lowest correlations below which lines that follow each other in a train count as read in
 opposite directions.  Set on the real and the generated scans of ``bench/epi_detection.py``; its table shows
 the margin on both sides."""

@@ -82,7 +82,8 @@ def _one_measurement(part: Part) -> None:
 def _mixed(found: str) -> PermanentError:
     return PermanentError(
         Code.MIXED_SCANS,
-        f"{found}; an archive holds the files of one scan. Send each scan in its own archive.",
+        f"{found}; an archive holds the files of one scan. Send each scan in its own archive, and export a "
+        "raw file that holds several scans one by one.",
     )
 
 

@@ -126,6 +126,11 @@ def _encoded_grid(
             "samples, as many as without: the oversampling had been removed before; none was removed again."
         )
         return most, fov * most / n
+    if symmetric and most < n - _SLACK:
+        notes.warn(
+            f"The header gives {n} points along the readout, the readouts have {most} samples about the "
+            "centre: the outer points were left zero."
+        )
     return n, fov
 
 
@@ -220,7 +225,7 @@ def line_positions(part: Part, rows: Ints, axis: str, n: int, limit: Limit | Non
     if (
         told != centre
         and fits(told)
-        and (not fits(centre) or _power(part, rows, steps, told) > _power(part, rows, steps, centre))
+        and (not fits(centre) or line_power(part, rows, steps, told) > line_power(part, rows, steps, centre))
     ):
         notes.warn(
             f"The header puts the k-space centre at step {centre} along {axis}, the readouts at step {told}, "
@@ -242,7 +247,7 @@ def line_positions(part: Part, rows: Ints, axis: str, n: int, limit: Limit | Non
     return steps - centre + n // 2
 
 
-def _power(part: Part, rows: Ints, steps: Ints, at: int) -> float:
+def line_power(part: Part, rows: Ints, steps: Ints, at: int) -> float:
     """Return the mean power of some of the lines at a step and beside it."""
     near = rows[np.abs(steps - at) <= 1]
     if not near.size:

@@ -23,7 +23,7 @@ from ..archive.members import Member, RawKind
 from ..header import facts, scrubbed
 from ..limits import Limits
 from ..readers import bart, fastmri, mrd
-from . import alternation
+from . import alternation, contradictions
 from .assemble import collect, write_image
 from .calibration import separate
 from .notes import Notes
@@ -141,6 +141,7 @@ def _plan(members: list[Member], limits: Limits, progress: Progress) -> _Planned
     scan = choose(parts, notes)
     sorted_ = sort(scan.image, notes)
     _check_budget(sorted_, limits)
+    contradictions.refuse_lost_centre(sorted_.block)
     alternation.refuse(sorted_.block)
     acs, acs_coils = _calibration(scan, sorted_, notes)
     patterns = _patterns(sorted_, acs is not None)

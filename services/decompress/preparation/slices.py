@@ -15,6 +15,7 @@ from .notes import Notes
 
 _SAME_PLACE_MM = 0.1
 _FAR_MM = 10_000.0
+_WIDER = 1.02
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,11 @@ def geometry(
                 "times at most."
             )
             n = 4 * matrix[axis]
+        if encoding.recon.fov_mm[axis] > _WIDER * fov[axis]:
+            notes.warn(
+                f"The header wants a field of view of {encoding.recon.fov_mm[axis]:.1f} mm along "
+                f"{'zyx'[axis]}, {fov[axis]:.1f} mm were acquired: the images show those."
+            )
         wanted.append(n if volume or axis else 1)
         wanted_fov.append(mm)
     recon_matrix = (wanted[0], wanted[1], wanted[2])

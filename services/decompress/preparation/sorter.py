@@ -14,6 +14,7 @@ from ...contract.codes import Code, PermanentError
 from ...kspace.geometry import Geometry, ImageIndex
 from ..acquisitions import NOT_IMAGING, Flag, Part, Table
 from ..header import Encoding, ScanHeader
+from . import contradictions
 from . import slices as slice_order
 from .notes import Notes
 from .placement import Ints, ReadoutGrid, line_positions, readout_grid
@@ -248,6 +249,8 @@ def _place(part: Part, rows: Ints, marked: Mask, encoding: Encoding, apart: Ints
         np.stack([table[name] for name in _IMAGE_COUNTERS], axis=1), axis=0, return_inverse=True
     )
     found = slice_order.find(table, notes)
+    contradictions.warn_of_counts(part.header, encoding, table, notes)
+    encoding = contradictions.believe_lines(part, rows, encoding, notes)
     nz, ny = encoding.encoded.matrix[:2]
     if np.unique(table["kz"]).size == 1 and encoding.recon.matrix[0] == 1:
         if nz > 1:
@@ -260,6 +263,9 @@ def _place(part: Part, rows: Ints, marked: Mask, encoding: Encoding, apart: Ints
             "Send the slabs as separate scans.",
         )
     limits = encoding.limits
+    for axis, step in (("ky", "kspace_encoding_step_1"), ("kz", "kspace_encoding_step_2")):
+        low, high = int(table[axis].min()), int(table[axis].max())
+        contradictions.warn_of_lines(axis, limits.get(step), low, high, notes)
     ky = line_positions(part, rows, "ky", ny, limits.get("kspace_encoding_step_1"), notes)
     if np.unique(table["kz"]).size == 1 and nz == 1:
         kz = np.zeros_like(ky)

@@ -147,10 +147,11 @@ def _measurements(raw: Bytes) -> tuple[_Layout, list[tuple[int, int]]]:
     if count == 0:
         raise no_acquisitions()
     spans = []
+    starts = sorted(int(entry["off_"]) for entry in entries)
     for entry in entries:
         start, length = int(entry["off_"]), int(entry["len_"])
-        if length == 0 and count == 1:
-            length = size - start  # written by a scanner that did not come back to fill it in
+        if length == 0:  # written by a scanner that did not come back to fill it in
+            length = next((other for other in starts if other > start), size) - start
         if start + max(length, 8) > size:
             raise _truncated(size, start + max(length, 8))
         spans.append((start, start + length))

@@ -96,6 +96,9 @@ def _encoding(yaps: dict[str, Any], meas: dict[str, Any], dicom: dict[str, Any],
     limits = {
         "kspace_encoding_step_1": _limit(heads, "Lin", "CenterLin", ny),
         "kspace_encoding_step_2": _limit(heads, "Par", "CenterPar", nz),
+        "slice": _announced(_get(yaps, "sSliceArray", "lSize") or 1),
+        "repetition": _announced((_get(yaps, "lRepetitions") or 0) + 1),
+        "contrast": _announced(_get(yaps, "lContrasts") or 1),
     }
     trajectory = int(_get(yaps, "sKSpace", "ucTrajectory") or 1)
     return Encoding(
@@ -122,6 +125,11 @@ def _limit(heads: Table, counter: str, centre: str, n: int) -> Limit:
     steps = heads["Counter"][counter]
     told = int(np.median(heads[centre]))
     return Limit(int(steps.min()), int(steps.max()), told if told or steps.max() == 0 else n // 2)
+
+
+def _announced(count: float) -> Limit:
+    """Return the range of a counter of which the protocol gives the number of values."""
+    return Limit(0, max(0, int(count) - 1), 0)
 
 
 def _labels(yaps: dict[str, Any], channels: list[int]) -> tuple[str, ...]:
