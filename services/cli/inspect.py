@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..contract.codes import MrireconError
-from . import screen
+from . import screen, usage
 from .exits import gravest
 
 Facts = Mapping[str, Any]
@@ -18,9 +20,13 @@ _NOTES = "contradictions, gaps"
 def inspect(arguments: Namespace) -> int:
     """Print what was found in the archive, as a table or as JSON."""
     from ..decompress.stage import inspect as look
+    from ..local.bare import archive_of
 
+    if (wrong := usage.missing([arguments.archive])) is not None:
+        return usage.error(wrong)
     try:
-        facts = look(arguments.archive)
+        with tempfile.TemporaryDirectory(prefix="mrirecon-") as folder:
+            facts = look(archive_of(arguments.archive, Path(folder)))
     except MrireconError as error:
         if arguments.json:
             print(json.dumps({"status": error.end, "code": error.code, "message": error.message}))

@@ -107,7 +107,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE", help="a tar of raw k-space")
+    parser.add_argument(
+        "archives",
+        nargs="+",
+        type=Path,
+        metavar="ARCHIVE",
+        help="a tar of raw k-space, a raw file, or a folder of one scan's raw files",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the images go")
     parser.add_argument(
         "--method",
@@ -131,7 +137,12 @@ def _run(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("archive", type=Path, metavar="ARCHIVE", help="a tar of raw k-space")
+    parser.add_argument(
+        "archive",
+        type=Path,
+        metavar="ARCHIVE",
+        help="a tar of raw k-space, a raw file, or a folder of one scan's raw files",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
     def command(arguments: argparse.Namespace) -> int:

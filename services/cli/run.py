@@ -8,12 +8,14 @@ from pathlib import Path
 from ..contract.codes import End
 from ..contract.profiles import FOURIER
 from ..local.runner import Outcome, run_archive
-from . import screen
+from . import screen, usage
 from .exits import gravest
 
 
 def run(arguments: Namespace) -> int:
     """Run every archive; one that ends badly does not stop the others."""
+    if (wrong := usage.missing(arguments.archives) or usage.no_device(arguments.device)) is not None:
+        return usage.error(wrong)
     ends: list[End] = []
     many = len(arguments.archives)
     for number, archive in enumerate(arguments.archives, 1):

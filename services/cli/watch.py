@@ -10,6 +10,7 @@ from pathlib import Path
 from ..contract.codes import End, MrireconError
 from ..contract.profiles import DEFAULT_PROFILE, PROFILES
 from ..local.runner import Outcome, run_archive
+from . import usage
 from .exits import Exit
 from .run import tell
 
@@ -48,6 +49,8 @@ def command(arguments: Namespace) -> int:
             file=sys.stderr,
         )
         return Exit.USAGE
+    if (wrong := usage.no_device(arguments.device)) is not None:
+        return usage.error(wrong)
     work = partial(run_archive, profile_name=arguments.profile, device=arguments.device)
     try:
         served = Watch(arguments.share, arguments.out, work, settle=arguments.settle)

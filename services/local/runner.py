@@ -61,6 +61,8 @@ def run_archive(
 ) -> Outcome:
     """Turn one raw archive into images below ``out``; never raises for what the archive holds.
 
+    A bare raw file, a BART pair (by either file) or a folder is taken as an archive of one scan.
+
     The results appear at ``out/<scan_id>`` in one rename, their record already inside; where another
     reconstruction of the scan lies there, this one goes beside it as ``out/<scan_id>.<recon_id>``. A
     scan that is rejected or failed leaves its record alone; one that is incomplete leaves nothing.
@@ -107,10 +109,18 @@ def _journey(
     progress: Progress,
 ) -> tuple[dict[str, Any], Path]:
     from ..decompress.stage import decompress
+    from .bare import archive_of
 
     profile_name, method, device = wishes
     kspace = scratch / "kspace.h5"
-    intake = decompress(archive, kspace, progress=progress, work_dir=scratch)
+    packed = archive_of(archive, scratch)
+    try:
+        intake = decompress(packed, kspace, progress=progress, work_dir=scratch)
+    except PermanentError:
+        raise
+    except Exception:
+        record["scan_id"] = _scan_id(packed)
+        raise
     record["scan_id"], record["format"] = intake.scan_id, intake.format
     record["label"] = intake.label
     record["acquisitions_digest"] = intake.acquisitions_digest
@@ -187,8 +197,11 @@ def _keep_record(record: dict[str, Any], out: Path) -> Path | None:
 
 
 def _scan_id(archive: Path) -> str | None:
+    """Return the scan id of an archive; ``None`` for what had to be packed into one first."""
+    from .bare import needs_packing
+
     try:
-        if not archive.is_file():  # a pipe or a device may never end
+        if not archive.is_file() or needs_packing(archive):  # a pipe or a device may never end
             return None
         with archive.open("rb") as file:
             return ids.scan_id(file)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,9 +19,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..contract.causes import cause_of, translated
-from ..contract.codes import Code, End, PermanentError
+from ..contract.codes import Code, End, MrireconError, PermanentError
 from ..contract.ids import scan_id
 from ..contract.keys import Priority
+from .pairs import partner
 
 STATE_FOLDER = ".mrirecon"
 QUARANTINE_FOLDER = "quarantine"
@@ -77,6 +79,19 @@ class Seen:
         if not path.is_file() or path.is_symlink():
             return None
         return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+def _look(path: Path) -> Seen | None:
+    """Look at a file; the two of a BART pair are one, found at its ``.cfl``, and settle together."""
+    seen, other = Seen.of(path), partner(path)
+    if seen is None or other is None:
+        return seen
+    theirs = Seen.of(other)
+    if theirs is None or path.suffix.lower() == ".hdr":
+        return None
+    return Seen(
+        seen.size + theirs.size, max(seen.modified_ns, theirs.modified_ns), seen.inode ^ (theirs.inode << 1)
+    )
 
 
 class Watch:
@@ -162,7 +177,7 @@ class Watch:
             folders[:] = [name for name in folders if not name.startswith(".")]
             for name in files:
                 path = Path(folder, name)
-                seen = None if name.startswith(".") else Seen.of(path)
+                seen = None if name.startswith(".") else _look(path)
                 if seen is None or self._noted(path) == seen:
                     continue
                 present.add(path)
@@ -198,7 +213,7 @@ class Watch:
         OSError
             Where its end could not be kept.
         """
-        if Seen.of(path) != seen:
+        if _look(path) != seen:
             return False  # written or taken away while it was read: it is looked at anew
         end = End(outcome.status)
         tries = self._tries.get(path, (0, 0.0))[0]
@@ -217,7 +232,7 @@ class Watch:
         kept = self._out / QUARANTINE_FOLDER / scan
         kept.mkdir(parents=True, exist_ok=True)
         part = kept / "archive.part"
-        shutil.copyfile(path, part)
+        _copy(path, part)
         part.rename(kept / "archive")
         told = {"scan_id": scan, "status": End.REJECTED.value, "code": code, "message": message}
         _write(kept / "reason.json", told)
@@ -254,6 +269,21 @@ def _write(file: Path, told: dict[str, Any]) -> None:
     part = file.with_suffix(".part")
     part.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
     part.rename(file)
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Copy an archive, and what was taken as one in the form in which it was read."""
+    from .bare import archive_of
+
+    with tempfile.TemporaryDirectory(prefix=".packing-", dir=target.parent) as folder:
+        try:
+            archive = archive_of(path, Path(folder))
+        except MrireconError:
+            archive = path
+        if archive == path:
+            shutil.copyfile(path, target)
+        else:
+            archive.replace(target)
 
 
 def _scan_id(path: Path) -> str:

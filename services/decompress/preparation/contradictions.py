@@ -20,7 +20,7 @@ from .placement import Ints, line_power
 if TYPE_CHECKING:
     from .sorter import Block
 
-_MORE = 1.125
+_MORE = 1.25
 """So many times the lines of the matrix are another matrix; fewer beyond it are stray counters: refused."""
 _MOST = 8
 _DENSE = 0.75
