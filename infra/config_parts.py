@@ -97,7 +97,6 @@ ClientNetwork = Annotated[str, AfterValidator(_client)]
 LogDays = Annotated[int, AfterValidator(_log_days)]
 GatewayArn = Annotated[str, _arn("storagegateway")]
 SecretArn = Annotated[str, _arn("secretsmanager")]
-CertificateArn = Annotated[str, _arn("acm")]
 ImageUri = Annotated[str, AfterValidator(_image)]
 
 
