@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from ..contract import states
 from ..contract.codes import Code, MrireconError
 from ..contract.keys import INCOMING, Priority
-from ..contract.messages import Delivery, NotAMessageError, ReconRequest, deliveries
+from ..contract.messages import Delivery, NotAMessageError, ReconRequest, announcement
 from ..contract.states import Stage, State
 from . import client as aws
 from .ports import Ledger, ObjectStore, Row
+from .redrive import POISON, UNKNOWN, Redriven, cause
 from .redrive import Letter as QueuedLetter
-from .redrive import Redriven, cause
 from .redrive import letters as walk_letters
 from .redrive import redrive as give_back
 from .references import delivery_pk, pinned
@@ -33,15 +33,20 @@ _SENTENCE = "Its workers were lost in every try. Fix the cause, then redrive the
 
 @dataclass(frozen=True)
 class Letter:
-    """A dead letter and the state items it is about."""
+    """A dead letter and the state items it is about; ``malformed`` when a part of it cannot be read."""
 
     body: str
     rows: tuple[Row, ...]
+    malformed: bool = False
 
     @property
     def reason(self) -> str:
-        """Return the code under which its scan failed (``poison`` when it is about none)."""
-        return cause((row.state.value, str(row.get("code") or "")) for row in self.rows)
+        """Return the code under which its scan failed.
+
+        ``poison`` when it is about no scan, or none of its scans failed and the rest of it cannot be read.
+        """
+        code = cause((row.state.value, str(row.get("code") or "")) for row in self.rows)
+        return POISON if self.malformed and code == UNKNOWN else code
 
     def is_about(self, scan_id: str) -> bool:
         """Whether it is about this scan."""
@@ -178,22 +183,21 @@ class DeadLetters:
 
     def _letter(self, body: str) -> Letter:
         try:
-            return Letter(body, tuple(self._rows(body)))
+            if self._stage is Stage.RECON:
+                return Letter(body, (self._requested(ReconRequest.loads(body)),))
+            announced = announcement(body)
         except NotAMessageError:
             return Letter(body, ())
+        rows = [row for delivery in announced.deliveries for row in self._delivered(delivery)]
+        return Letter(body, tuple(rows), malformed=announced.unreadable > 0)
 
-    def _rows(self, body: str) -> Iterator[Row]:
-        if self._stage is Stage.RECON:
-            request = ReconRequest.loads(body)
-            yield self._row(
-                states.scan_pk(request.scan_id),
-                states.recon_sk(request.recon_id),
-                scan_id=request.scan_id,
-                recon_id=request.recon_id,
-            )
-            return
-        for delivery in deliveries(body):
-            yield from self._delivered(delivery)
+    def _requested(self, request: ReconRequest) -> Row:
+        return self._row(
+            states.scan_pk(request.scan_id),
+            states.recon_sk(request.recon_id),
+            scan_id=request.scan_id,
+            recon_id=request.recon_id,
+        )
 
     def _delivered(self, announced: Delivery) -> Iterator[Row]:
         row = self._row(delivery_pk(self._pinned(announced)), states.DELIVERY_SK)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..contract.codes import PermanentError
 from ..contract.keys import Priority, parse_incoming
-from ..contract.messages import NotAMessageError, ReconRequest, deliveries
+from ..contract.messages import NotAMessageError, ReconRequest, announcement
 from ..contract.states import Stage, State
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def lane(stage: Stage, body: str) -> Priority:
     try:
         if stage is Stage.RECON:
             return Priority(ReconRequest.loads(body).priority)
-        told = [parse_incoming(delivery.key).priority for delivery in deliveries(body)]
+        told = [parse_incoming(delivery.key).priority for delivery in announcement(body).deliveries]
     except (NotAMessageError, PermanentError, ValueError):
         return Priority.ROUTINE
     return Priority.STAT if Priority.STAT in told else Priority.ROUTINE

@@ -247,6 +247,18 @@ def test_what_is_no_message_of_ours_stays_unless_asked_for(stand: Stand) -> None
     assert stand.call(Stage.RECON, reason="poison")["given_back"] == 1
 
 
+def test_a_letter_that_can_be_read_in_part_goes_by_its_scan(stand: Stand) -> None:
+    """The worker does what it can read of such an event; a failed scan in it is found, the rest is poison."""
+    for n in range(2):
+        records = [{"eventName": "ObjectCreated:Put"}, *json.loads(delivery(n))["Records"]]
+        stand.die(Stage.DECOMPRESS, json.dumps({"Records": records}))
+    stand.failed(Stage.DECOMPRESS, 1, "disk_full")
+    told = stand.call(Stage.DECOMPRESS)
+    assert told["seen"] == {"poison": 1, "disk_full": 1}
+    assert told["given_back"] == 1
+    assert stand.state_of_intake(1) == "queued"
+
+
 def test_a_limit_is_kept(stand: Stand) -> None:
     for n in range(15):
         stand.die(Stage.RECON, request(n))
