@@ -300,8 +300,13 @@ def test_only_what_failed_is_requeued(stand: Stand) -> None:
     stand.ledger.fail(row, "worker_lost", "Lost.")
     stand.clock.time += 1
     failed = stand.row()
-    assert stand.ledger.requeue(PK, SK) is True
-    assert stand.row() == replace(failed, state=State.QUEUED, updated_at="2027-01-15T08:00:01.000+00:00")
+    assert stand.ledger.requeue(PK, SK, redriven_letter="1") is True
+    assert stand.row() == replace(
+        failed,
+        state=State.QUEUED,
+        updated_at="2027-01-15T08:00:01.000+00:00",
+        attributes={**failed.attributes, "redriven_letter": "1"},
+    )
 
 
 def test_an_end_is_reopened_only_as_it_was_read(stand: Stand) -> None:
