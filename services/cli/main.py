@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from .. import __version__
-from ..contract.profiles import DEFAULT_PROFILE, PROFILES, Method
+from ..contract.profiles import DEFAULT_PROFILE, FORMER_NAMES, PROFILES, Method
 from . import streams
 from .exits import Exit
 
@@ -117,6 +117,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the images go")
     parser.add_argument(
         "--method",
+        type=lambda name: str(FORMER_NAMES.get(name, name)),
         choices=[method.value for method in Method],
         help="how missing lines are filled (default: what the profile says)",
     )
@@ -163,6 +164,7 @@ def _demo(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--method",
+        type=lambda name: str(FORMER_NAMES.get(name, name)),
         choices=[method.value for method in Method],
         help="how missing lines are filled (auto)",
     )

@@ -12,7 +12,7 @@ from typing import Any
 from .codes import Code, PermanentError
 from .ids import recon_id
 
-RECON_VERSION = "3"
+RECON_VERSION = "4"
 """Version of the reconstruction. Raise it when the same settings give other bytes: images or their order."""
 
 
@@ -27,7 +27,11 @@ class Method(StrEnum):
     ZERO_FILLED = "zero-filled"
     GRAPPA = "grappa"
     RAKI = "raki"
-    ESPIRIT = "espirit"
+    PICS = "pics"
+
+
+FORMER_NAMES = {"espirit": Method.PICS}
+"""Methods by names they had before, still accepted where a method is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +43,12 @@ class Profile:
     name, version
         What the record shows.
     method
-        ``auto`` lets the hold-out errors decide between GRAPPA and RAKI.
+        ``auto`` lets the errors on held-back lines decide between GRAPPA, RAKI and pics.
     combine
         ``rss`` (root sum of squares, McGibney) or ``adaptive`` (Walsh et al., MRM 2000), for the
         magnitude image; the complex adaptive combination is written beside it in both cases.
     partial_fourier
-        ``pocs``, ``homodyne`` or ``zero-fill``.
+        ``pocs``, ``homodyne`` or ``zero-fill``. With ``pocs`` pics fills the side within its image model.
     g_factor_replicas
         Pseudo-replicas for the g-factor map (Robson et al., MRM 2008), 0 for none.
     notes_series
@@ -74,10 +78,12 @@ class Profile:
 PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
-        Profile(name="routine", version=2),
+        Profile(name="routine", version=3),
         Profile(name="fast", version=2, method=Method.GRAPPA, g_factor_replicas=0),
-        Profile(name="phase", version=2, combine="adaptive"),
-        Profile(name="images-only", version=2, notes_series=False),
+        Profile(name="phase", version=3, combine="adaptive"),
+        Profile(name="images-only", version=3, notes_series=False),
+        Profile(name="raki", version=1, method=Method.RAKI),
+        Profile(name="linear", version=1, method=Method.GRAPPA),
     )
 }
 DEFAULT_PROFILE = "routine"
@@ -97,6 +103,7 @@ def profile(name: str = DEFAULT_PROFILE, method: str | None = None) -> Profile:
     chosen = PROFILES[name]
     if method is None:
         return chosen
+    method = FORMER_NAMES.get(method, method)
     if method not in set(Method):
         known = ", ".join(Method)
         raise PermanentError(Code.BAD_SETTINGS, f"There is no method of that name; known are {known}.")

@@ -37,6 +37,8 @@ class PartialFourierMethod(StrEnum):
     POCS = "pocs"
     HOMODYNE = "homodyne"
     ZERO_FILL = "zero-fill"
+    MODEL = "model"
+    """By the image model of :mod:`.pics`, together with the other missing lines."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def fill(kspace: Tensor, covered: Coverage, method: PartialFourierMethod) -> Ten
     method
         POCS keeps the known samples bit for bit; homodyne does not.
     """
-    if not covered.shares or method is PartialFourierMethod.ZERO_FILL:
+    if not covered.shares or method in {PartialFourierMethod.ZERO_FILL, PartialFourierMethod.MODEL}:
         return kspace
     region = covered.region.to(kspace.device)
     # An axis along which the region does not change needs one transform, not one an iteration.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ from torch import Tensor
 
 from ..contract.profiles import Method, Profile
 from ..contract.progress import Progress
+from ..imaging import pics
 from ..kspace.sampling import SamplingPattern
 from ..raki.choice import Choice
 from ..raki.interpolate import Interpolation, choose, interpolate
+from . import contest
 
 
 @dataclass
@@ -33,7 +35,7 @@ class Filler:
         Share of held-back energy that even the best candidate misses, where the hold-out shows that next to
         nothing is predicted.
     misfit
-        Largest share of the acquired samples that ESPIRiT's maps left unexplained.
+        Largest share of the acquired samples that the image and its coil maps left unexplained.
     """
 
     profile: Profile
@@ -53,38 +55,40 @@ class Filler:
     def decide(self, pattern: SamplingPattern, kspace: Tensor, acs: Tensor | None) -> None:
         """Choose for ``pattern`` on a few slices complex64 ``(slice, coil, kz, ky, kx)``."""
         wanted = self.choice.method if self.choice else Method(self.profile.method)
-        if wanted is Method.ESPIRIT and not pattern.fully_sampled:
-            choice = Choice(
-                Method.ESPIRIT,
-                "ESPIRiT with an L1-wavelet penalty was asked for, a second opinion that auto never takes.",
-            )
+        few = few_coils(wanted, kspace.shape[1])
+        if pattern.fully_sampled or wanted not in {Method.AUTO, Method.PICS}:
+            choice = self._linear(wanted, pattern, kspace, acs)
+        elif few is not None:
+            choice = self._linear(Method.AUTO, pattern, kspace, acs)
+            choice = replace(choice, reason=few + choice.reason)
+        elif wanted is Method.PICS:
+            # GRAPPA is fitted all the same: its errors show whether the calibration is of this scan
+            linear = self._linear(Method.GRAPPA, pattern, kspace, acs)
+            choice = Choice(Method.PICS, "PICS was asked for.", futile=linear.futile)
         else:
-            choice = choose(
-                kspace,
-                pattern,
-                acs=acs,
-                method=Method.AUTO if wanted is Method.ESPIRIT else wanted,
-                seed=self.profile.seed,
-                device=str(self.device),
-                progress=self.progress,
-                noise_variance=1.0 if self.whitened else None,
-            )
+            choice = self._by_hold_out(pattern, kspace, acs)
         self._choices[pattern.acquired.tobytes()] = choice
         self.choice = self.choice or choice
         if choice.futile is not None:
             self.futile = max(choice.futile, self.futile or 0.0)
 
     def fill(
-        self, kspace: Tensor, pattern: SamplingPattern, acs: Tensor | None, numbers: list[int]
+        self,
+        kspace: Tensor,
+        pattern: SamplingPattern,
+        acs: Tensor | None,
+        numbers: list[int],
+        *,
+        one_sided: bool = False,
     ) -> Interpolation:
         """Return the interpolation of complex64 ``(slice, coil, kz, ky, kx)`` of a decided pattern.
 
         ``numbers`` are these slices' among all of the scan: a network's first weights are the slice's own
-        however slices are batched.
+        however slices are batched. With ``one_sided`` pics fills what partial Fourier left out as well.
         """
         choice = self._choices[pattern.acquired.tobytes()]
-        if choice.method is Method.ESPIRIT:
-            return self._espirit(kspace, pattern, acs, choice)
+        if choice.method is Method.PICS:
+            return self._pics(kspace, pattern, acs, choice, one_sided)
         done = interpolate(
             kspace,
             pattern,
@@ -121,11 +125,79 @@ class Filler:
         merged["weights_sha256"] = hashlib.sha256(digests.encode()).hexdigest()
         return merged
 
-    def _espirit(
-        self, kspace: Tensor, pattern: SamplingPattern, acs: Tensor | None, choice: Choice
+    def _pics(
+        self,
+        kspace: Tensor,
+        pattern: SamplingPattern,
+        acs: Tensor | None,
+        choice: Choice,
+        one_sided: bool,
     ) -> Interpolation:
-        from ..imaging.espirit import reconstruct
-
-        result = reconstruct(kspace, pattern, acs=acs, progress=self.progress)
+        result = pics.reconstruct(
+            kspace,
+            pattern,
+            acs=acs,
+            whitened=self.whitened,
+            one_sided=one_sided,
+            device=self.device,
+            progress=self.progress,
+        )
         self.misfit = max(round(result.residual, 4), self.misfit or 0.0)
         return Interpolation(result.kspace, choice)
+
+    def _linear(self, method: Method, pattern: SamplingPattern, kspace: Tensor, acs: Tensor | None) -> Choice:
+        """Return the choice among the methods that interpolate k-space."""
+        return choose(
+            kspace,
+            pattern,
+            acs=acs,
+            method=method,
+            seed=self.profile.seed,
+            device=str(self.device),
+            progress=self.progress,
+            noise_variance=1.0 if self.whitened else None,
+        )
+
+    def _by_hold_out(self, pattern: SamplingPattern, kspace: Tensor, acs: Tensor | None) -> Choice:
+        """Return the choice of ``auto``: pics where held-back lines show no other to be better."""
+        errors: dict[str, float] = {}
+        if acs is None:
+            network = self._linear(Method.RAKI, pattern, kspace, acs)
+            grappa = replace(network, method=Method.GRAPPA, grown_ridge=None)
+            candidates = [grappa, *([network] if network.method is Method.RAKI else [])]
+            errors = contest.compare(
+                kspace,
+                pattern,
+                [*candidates, Choice(Method.PICS, "")],
+                whitened=self.whitened,
+                seed=self.profile.seed,
+                device=str(self.device),
+                progress=self.progress,
+            )
+            if errors and contest.pics_wins(errors):
+                best = min(errors, key=lambda name: errors[name]) == Method.PICS.value
+                how = "better than the others" if best else "hardly worse than the best"
+                told = ", ".join(f"{_NAMES[name]} {error:.3g}" for name, error in errors.items())
+                reason = f"PICS predicts held-back calibration lines {how}: error energy {told}."
+                return Choice(Method.PICS, reason, holdout_errors=errors, futile=network.futile)
+        choice = self._linear(Method.AUTO, pattern, kspace, acs)
+        if errors:
+            least = min(error for name, error in errors.items() if name != Method.PICS.value)
+            told = f"{least:.3g} of the signal's against {errors[Method.PICS.value]:.3g} by PICS"
+            how = "almost without error" if least < contest.SHARP else "better than PICS"
+            more = f"Interpolation predicts held-back calibration lines {how}: error energy {told}. "
+        else:
+            why = "lie apart from the scan" if acs is not None else "are too few to hold any back"
+            more = f"PICS was not compared, because the calibration lines {why}. "
+        return replace(choice, reason=more + choice.reason)
+
+
+_NAMES = {"grappa": "GRAPPA", "raki": "RAKI", "pics": "PICS"}
+
+
+def few_coils(wanted: Method, n_coils: int) -> str | None:
+    """Return a sentence where pics was wanted of fewer coils than it needs, ``None`` elsewhere."""
+    if n_coils >= pics.MIN_COILS or wanted not in {Method.AUTO, Method.PICS}:
+        return None
+    asked = "PICS was asked for, but it" if wanted is Method.PICS else "PICS"
+    return f"{asked} needs at least {pics.MIN_COILS} coils, the scan has {n_coils}. "

@@ -105,10 +105,13 @@ class Run:
             with self.watch.time("choose"):
                 sample = self.plan.sample(batch.pattern)
                 self.filler.decide(batch.pattern, self._read(sample), self._read_acs(sample))
+        covered = self.covered if batch.pattern is self.plan.pattern else self._coverage(batch.pattern)
         with self.watch.time("load"):
             kspace, acs = self._read(batch), self._read_acs(batch)
         with self.watch.time("interpolate"):
-            done = self.filler.fill(kspace, batch.pattern, acs, batch.numbers(self.scan.shape[1]))
+            numbers = batch.numbers(self.scan.shape[1])
+            model = self._one_sided(covered) is partial_fourier.PartialFourierMethod.MODEL
+            done = self.filler.fill(kspace, batch.pattern, acs, numbers, one_sided=model)
             filled = done.kspace
             assert isinstance(filled, Tensor)
             self.energy.add(filled, batch.pattern)
@@ -116,7 +119,6 @@ class Run:
             with self.watch.time("noise"):
                 self._noise(batch, done, kspace, images)
         del kspace, done
-        covered = self.covered if batch.pattern is self.plan.pattern else self._coverage(batch.pattern)
         with self.watch.time("partial fourier"):
             if covered.shares:
                 for block in self._blocks(filled):
@@ -173,7 +175,10 @@ class Run:
 
     def _one_sided(self, covered: partial_fourier.Coverage) -> partial_fourier.PartialFourierMethod:
         kind = partial_fourier.PartialFourierMethod
-        return kind(self.profile.partial_fourier) if covered.usable else kind.ZERO_FILL
+        asked = kind(self.profile.partial_fourier) if covered.usable else kind.ZERO_FILL
+        # pics knows the phase too, and fills the side together with the other lines; not along the readout
+        model = asked is kind.POCS and self.choice.method is Method.PICS and "kx" not in covered.shares
+        return kind.MODEL if model and covered.shares else asked
 
     def _blocks(self, data: Tensor) -> Iterator[Tensor]:
         """Yield views that go through a transform by themselves: slices, or of volumes single coils."""

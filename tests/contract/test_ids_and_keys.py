@@ -95,6 +95,7 @@ def test_profiles_are_named_and_refuse_what_they_do_not_know():
     assert profile().method is Method.AUTO
     assert profile("fast").method is Method.GRAPPA
     assert profile("routine", "raki").method is Method.RAKI
+    assert profile("routine", "espirit").method is Method.PICS, "the name it had before"
     for call in (("unknown", None), ("routine", "unknown")):
         with pytest.raises(PermanentError, match="bad_settings"):
             profile(*call)

@@ -385,7 +385,7 @@ def test_nothing_is_written_outside_the_results_and_the_temporary_folder(archive
     home.mkdir()
     temporary.mkdir()
     subprocess.run(
-        [sys.executable, "-m", "mrirecon.cli", "run", str(archive), "--out", str(out), "--method", "espirit"],
+        [sys.executable, "-m", "mrirecon.cli", "run", str(archive), "--out", str(out), "--method", "pics"],
         check=True,
         cwd=home,
         capture_output=True,

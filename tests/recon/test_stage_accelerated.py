@@ -46,19 +46,22 @@ def auto(scan, tmp_path_factory):
 
 def test_auto_says_what_it_took_and_why(auto):
     _, record = auto
-    assert record["method"] in {"grappa", "raki"}
-    assert set(record["holdout_errors"]) == {"grappa", "raki"}
+    assert record["method"] == "pics"
+    assert set(record["holdout_errors"]) == {"grappa", "raki", "pics"}
+    assert record["holdout_errors"]["pics"] == min(record["holdout_errors"].values())
     assert all(0 < value < 1 for value in record["holdout_errors"].values())
     assert "GRAPPA" in record["method_reason"]
     assert not any("interpolated" in warning for warning in record["warnings"])
-    assert (record["network"] is not None) == (record["method"] == "raki")
+    assert record["network"] is None
+    assert record["quality"]["espirit_residual"] < 0.2
     assert record["acceleration"] == {"ky": 2, "kz": 1, "caipi_shift": 0}
     assert record["acs_lines"] >= 16
     assert any(step["step"] == "interpolation" for step in record["preprocessing"])
 
 
-def test_the_quality_maps_lie_beside_the_image(auto):
-    out, record = auto
+def test_the_quality_maps_lie_beside_the_image(scan, tmp_path):
+    out = tmp_path / "out"
+    record = run(scan[0], out, Profile(name="test", version=1, method="grappa"))
     with h5py.File(out / "image.h5") as file:
         g_factor, noise = file["maps/g_factor"][()], file["maps/noise_sd"][()]
         assert g_factor.shape == noise.shape == file["image"].shape[1:]
@@ -83,7 +86,7 @@ def test_a_network_proves_that_it_was_trained(scan, tmp_path):
     assert "polyline" in page
 
 
-@pytest.mark.parametrize("method", ["grappa", "raki", "auto"])
+@pytest.mark.parametrize("method", ["grappa", "raki", "pics", "auto"])
 def test_slices_may_be_batched_as_memory_wants(tmp_path, monkeypatch, method):
     """One choice for the scan: its images are the same whatever memory let go together."""
     kspace = phantom(n_slice=3, n_coil=6, ny=56, nx=48)
@@ -103,7 +106,7 @@ def test_slices_may_be_batched_as_memory_wants(tmp_path, monkeypatch, method):
     for name in ("together", "apart"):
         with h5py.File(tmp_path / name / "image.h5") as file:
             images.append(file["image"][()])
-    tolerance = 1e-5 if method == "grappa" else 5e-3  # rounding, which a training amplifies
+    tolerance = 5e-3 if method == "raki" else 1e-5  # rounding, which a training amplifies
     assert np.linalg.norm(images[0] - images[1]) < tolerance * np.linalg.norm(images[0])
     for key in ("method", "method_reason", "holdout_errors", "preprocessing"):
         assert together[key] == apart[key], key
@@ -114,12 +117,12 @@ def test_slices_may_be_batched_as_memory_wants(tmp_path, monkeypatch, method):
 
 def test_filled_is_better_than_empty_and_a_rerun_the_same(scan, tmp_path):
     errors = {}
-    for method in ("zero-filled", "grappa", "raki", "espirit"):
+    for method in ("zero-filled", "grappa", "raki", "pics"):
         chosen = Profile(name="test", version=1, method=method, g_factor_replicas=0)
         record = run(scan[0], tmp_path / method, chosen)
         assert record["method"] == method
         errors[method] = error(tmp_path / method, scan[1])
-    for method in ("grappa", "raki", "espirit"):
+    for method in ("grappa", "raki", "pics"):
         assert errors[method] < 0.5 * errors["zero-filled"], errors
     run(scan[0], tmp_path / "again", Profile(name="test", version=1, method="raki", g_factor_replicas=0))
     for name in ("image.h5", "image.nii.gz", "dicom/001_0002.dcm"):
@@ -169,9 +172,35 @@ def test_a_scan_of_noise_is_said_first_on_the_page_and_in_the_record(tmp_path, m
     assert record["status"] == "done"
     first, *others = record["warnings"]
     assert first.startswith("Do not rely on the interpolated lines")
-    assert f"misses {100 * min(record['holdout_errors'].values()):.0f} %" in first
+    assert re.search(r"misses (9\d|100) %", first)
+    assert min(record["holdout_errors"].values()) > 0.9
     assert not any("interpolated" in other for other in others), "once"
     assert first in (tmp_path / "out/report.html").read_text()
+
+
+@pytest.mark.parametrize(("r", "acs", "folded"), [(6, 24, True), (6, 40, False), (4, 24, False)])
+def test_folding_on_a_real_brain_is_warned_of(shared_data, tmp_path, r, acs, folded):
+    """GRAPPA leaves arcs across the brain at R=6 with 24 calibration lines, and none to speak of else."""
+    full = np.load(shared_data / "scans/multicoil/brain7_labmidas.npz")["kspace"].astype(np.complex64)
+    kspace = full[None, None, :, None]
+    path = scan_file(tmp_path / "k.h5", kspace, thinned(kspace, r, acs), whitened=False)
+    chosen = Profile(name="test", version=1, method="grappa", g_factor_replicas=0)
+    record = run(path, tmp_path / "out", chosen)
+    assert any("folded anatomy" in warning for warning in record["warnings"]) is folded
+
+
+def test_fewer_coils_than_pics_needs_are_said_and_another_method_is_taken(tmp_path):
+    kspace = phantom(n_slice=1, n_coil=6, ny=56, nx=48)[:, :, :3]
+    path = scan_file(tmp_path / "k.h5", kspace, thinned(kspace))
+    for method in ("pics", "auto"):
+        record = run(
+            path, tmp_path / method, Profile(name="test", version=1, method=method, g_factor_replicas=0)
+        )
+        assert record["method"] in {"grappa", "raki"}
+        assert "needs at least 4 coils, the scan has 3" in record["method_reason"]
+        assert any("another method made the images" in line for line in record["warnings"]) is (
+            method == "pics"
+        )
 
 
 def test_images_with_sampling_of_their_own(tmp_path):
@@ -254,7 +283,7 @@ def test_a_large_set_takes_at_most_three_times_its_size(tmp_path):
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from mrirecon.recon import stage, report, espirit\n"
+        "from mrirecon.recon import stage, report\n"
         "from mrirecon.contract.profiles import profile\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "stage.reconstruct(Path(sys.argv[1]), Path(sys.argv[2]), scan_id='0' * 16, profile=profile('fast'))\n"
@@ -332,7 +361,7 @@ def test_an_accelerated_volume_is_filled_mapped_and_placed(tmp_path, rz, ry):
 
 
 def test_nothing_is_written_outside_the_folder_of_the_results(tmp_path):
-    """Homes and package folders stay as they are, sigpy's and numba's caches included."""
+    """Homes and package folders stay as they are, caches of libraries included."""
     import os
     import subprocess
     import sys
@@ -348,7 +377,7 @@ def test_nothing_is_written_outside_the_folder_of_the_results(tmp_path):
         "from mrirecon.recon import stage\n"
         "from mrirecon.contract.profiles import profile\n"
         "stage.reconstruct(Path(sys.argv[1]), Path(sys.argv[2]), scan_id='0' * 16,"
-        " profile=profile(method='espirit'))\n"
+        " profile=profile(method='pics'))\n"
     )
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("XDG", "NUMBA", "HOME"))

@@ -24,7 +24,7 @@ METHOD_NAMES = {
     "zero-filled": "zero-filled",
     "grappa": "GRAPPA",
     "raki": "RAKI",
-    "espirit": "ESPIRiT",
+    "pics": "PICS",
 }
 """How people write what the record's ``method`` says."""
 

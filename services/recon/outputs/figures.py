@@ -30,7 +30,7 @@ _QUALITY_WORDS = {
     "g_factor_mean": ("g-factor, mean", "noise amplification over the object"),
     "g_factor_p95": ("g-factor, 95th percentile", "one voxel in twenty is noisier"),
     "snr_median": ("SNR, median", "magnitude over its standard deviation"),
-    "espirit_residual": ("Model misfit", "acquired samples not explained by the maps"),
+    "espirit_residual": ("Model misfit", "acquired samples not explained by image and coil maps"),
 }
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from ...contract.profiles import Method
+from ...imaging import pics
 from ...imaging.partial_fourier import Coverage, PartialFourierMethod
 from ...kspace.file import KSpaceInfo
 from ...kspace.geometry import Geometry
 from ...kspace.sampling import SamplingPattern
+from ...raki.holdout import FUTILE
 from .facts import patient_position
 from .volume import n_planes, plane_name, shape, stack
 
+_ALIASED = 0.45
+"""Share of the held-back energy from which a linear method's images show folding (docs: measured)."""
 _MISFIT = 0.3
-"""Share of the acquired samples that ESPIRiT's maps may leave unexplained before it is said."""
+"""Share of the acquired samples that image and coil maps of pics may leave unexplained before a warning."""
 
 
 def geometry_of(geometry: Geometry, n_images: int, n_coils: int) -> dict[str, Any]:
@@ -89,12 +95,38 @@ def futility_of(missed: float | None) -> list[str]:
     ]
 
 
+def aliasing_of(method: str, errors: Mapping[str, float]) -> list[str]:
+    """Return a sentence where a linear method misses so much of the held-back signal that folding shows.
+
+    ``errors`` are the hold-out errors by candidate. RAKI's own is used where it was measured, else GRAPPA's.
+    """
+    if method not in {Method.GRAPPA.value, Method.RAKI.value}:
+        return []
+    missed = errors.get(method, errors.get(Method.GRAPPA.value, 0.0))
+    if not _ALIASED <= missed < FUTILE:
+        return []
+    return [
+        "Expect folded anatomy or strong noise in the images: of signal that was held back to test the "
+        f"interpolation {100 * missed:.0f} % of the energy is missed. Compare with the method pics, or "
+        "measure with less acceleration or more calibration lines."
+    ]
+
+
+def few_coils_of(wanted: Method, n_coils: int, pattern: SamplingPattern) -> list[str]:
+    """Return a sentence where pics was asked for and the scan has too few coils for it."""
+    if pattern.fully_sampled or wanted != Method.PICS or n_coils >= pics.MIN_COILS:
+        return []
+    return [
+        f"PICS needs at least {pics.MIN_COILS} coils, the scan has {n_coils}: another method made the images."
+    ]
+
+
 def misfit_of(share: float | None) -> list[str]:
-    """Return a sentence where ESPIRiT's maps leave much of the acquired samples unexplained."""
+    """Return a sentence where the model of pics leaves much of the acquired samples unexplained."""
     if share is None or share <= _MISFIT:
         return []
     return [
-        f"The coil maps leave {share:.0%} of the acquired samples unexplained: trust the ESPIRiT images less "
+        f"Image and coil maps leave {share:.0%} of the acquired samples unexplained: trust the images less "
         "than those of another method."
     ]
 

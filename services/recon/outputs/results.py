@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ... import __version__
-from ...contract.profiles import RECON_VERSION, Method
+from ...contract.profiles import RECON_VERSION
 from ...contract.record import end_record, new_record
 from ...imaging import quality
 from ...imaging.gfactor import MIN_REPLICAS
@@ -23,6 +23,8 @@ from ..pipeline import Run
 from . import dicom, hdf5, nifti, notes, preview, report
 from .facts import METHOD_NAMES, Facts, acquisition
 from .record_fields import (
+    aliasing_of,
+    few_coils_of,
     folding_of,
     futility_of,
     geometry_of,
@@ -71,6 +73,8 @@ def describe(
     warnings = [
         *folding_of(pattern, run.scan.shape[2]),
         *futility_of(run.filler.futile),
+        *aliasing_of(run.method, run.choice.holdout_errors),
+        *few_coils_of(run.profile.method, run.scan.shape[2], run.plan.pattern),
         *misfit_of(run.filler.misfit),
         *warnings_of(run.info, covered, run.one_sided, run.plan.patterns, run.plan.first.items[0][0]),
         *more_warnings,
@@ -151,8 +155,7 @@ def _versions(run: Run) -> dict[str, str]:
         "reconstruction": RECON_VERSION,
         "python": platform.python_version(),
     }
-    names = [*_LIBRARIES, *(["sigpy"] if run.choice.method is Method.ESPIRIT else [])]
-    versions.update({name: importlib.metadata.version(name) for name in names})
+    versions.update({name: importlib.metadata.version(name) for name in _LIBRARIES})
     device = "CPU"
     if run.device.type == "cuda":
         device = f"{torch.cuda.get_device_name(run.device)}, CUDA {torch.version.cuda}"

@@ -15,7 +15,7 @@ from .volume import AXIAL, CORONAL, SAGITTAL, nearest_plane, plane_name
 NOT_KNOWN = "ORIENTATION NOT KNOWN"
 NOTES = 99
 """Number, within a reconstruction, of the series that carries the notes."""
-_METHODS = ("fourier", "grappa", "raki", "espirit", "zero-filled")
+_METHODS = ("fourier", "grappa", "raki", "pics", "zero-filled")
 _PLANES = {AXIAL: (1, "AX"), CORONAL: (2, "COR"), SAGITTAL: (3, "SAG")}
 _SEQUENCES = {"GR": "GRE", "SE": "SE"}
 
@@ -61,7 +61,7 @@ def plan(facts: Facts) -> list[Series]:
 def series_number(facts: Facts, index: int) -> int:
     """Return DICOM's Series Number: ten thousands the method, thousands the plane, the rest ``index``.
 
-    Methods count 1 Fourier, 2 GRAPPA, 3 RAKI, 4 ESPIRiT, 5 zero-filled, 9 another; planes 1 axial, 2 coronal,
+    Methods count 1 Fourier, 2 GRAPPA, 3 RAKI, 4 PICS, 5 zero-filled, 9 another; planes 1 axial, 2 coronal,
     3 sagittal, 0 where the position is not known.
     """
     method = _METHODS.index(facts.method) + 1 if facts.method in _METHODS else 9
