@@ -29,7 +29,7 @@ MAY_IMPORT = {
 MUST_NOT_KNOW = {
     "kspace": {"torch", "boto3", "botocore"},
     "raki": {"boto3", "botocore", "pydicom", "nibabel", "h5py", "sigpy"},
-    "imaging": {"boto3", "botocore", "pydicom", "nibabel", "h5py"},
+    "imaging": {"boto3", "botocore", "pydicom", "nibabel", "h5py", "sigpy"},
     "phantom": {"torch", "boto3", "botocore"},
     "decompress": {"torch", "boto3", "botocore", "sigpy", "pydicom", "nibabel"},
     "recon": {"boto3", "botocore", "tarfile", "sigpy", "ismrmrd", "twixtools"},

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..local.runner import run_archive
 from .exits import Exit
 
-_NEEDED = ("numpy", "scipy", "h5py", "twixtools", "torch", "sigpy", "pydicom", "nibabel")
+_NEEDED = ("numpy", "scipy", "h5py", "twixtools", "torch", "pydicom", "nibabel")
 _FREE_BYTES = 10 * 1024**3
 
 

@@ -321,5 +321,5 @@ def test_the_reconstructions_install_steps_work_in_a_clean_environment(tmp_path)
     for room, _ in re.findall(r"^COPY (\w+) (/opt/app/mrirecon/\w+)$", text, re.MULTILINE):
         shutil.copytree(SERVICES / room, app / room, ignore=shutil.ignore_patterns("__pycache__"))
     script = "import mrirecon.recon.stage, mrirecon.cloud.worker.settings"
-    script += ", nibabel, pydicom, sigpy, jinja2, PIL, h5py, scipy"
+    script += ", nibabel, pydicom, jinja2, PIL, h5py, scipy"
     run(python, "-c", script, env={**os.environ, "PYTHONPATH": str(app.parent)})
