@@ -320,6 +320,13 @@ def test_an_end_is_reopened_only_as_it_was_read(stand: Stand) -> None:
     assert stand.ledger.reopen(ended) is False
 
 
+def test_what_nobody_claimed_is_not_reopened(stand: Stand) -> None:
+    row = stand.ledger.queue(PK, SK)
+    stand.ledger.fail(row, "worker_lost", "Lost.")
+    assert stand.ledger.reopen(stand.row()) is False
+    assert stand.row().state is State.FAILED
+
+
 # attempts and listings
 
 

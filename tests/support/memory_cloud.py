@@ -229,7 +229,8 @@ class MemoryLedger:
     def reopen(self, row):
         self._pause("reopen")
         there = self.items.get((row.pk, row.sk))
-        if there is None or (there.state, there.token) != (row.state, row.token):
+        # An item that nobody claimed has no token yet: the condition does not hold.
+        if there is None or not there.token or (there.state, there.token) != (row.state, row.token):
             return False
         self._set(there, state=State.QUEUED)
         return True
