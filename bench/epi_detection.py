@@ -18,6 +18,7 @@ from mrirecon.decompress.acquisitions import NOT_IMAGING, Flag, Part
 from mrirecon.decompress.archive.members import Member, RawKind
 from mrirecon.decompress.limits import Limits
 from mrirecon.decompress.preparation import alternation
+from mrirecon.decompress.preparation.contradictions import refuse_lost_centre
 from mrirecon.decompress.preparation.notes import Notes
 from mrirecon.decompress.preparation.parts import choose
 from mrirecon.decompress.preparation.sorter import sort
@@ -95,7 +96,9 @@ def measure(path: Path, kind: RawKind = RawKind.MRD) -> alternation.Alternation 
     else:
         parts = mrd.read(member, Limits(), lambda *_: None)
     image = unflagged(choose(parts, notes).image)
-    return alternation.find(sort(image, notes).block)
+    block = sort(image, notes).block
+    refuse_lost_centre(block)
+    return alternation.find(block)
 
 
 def unflagged(part: Part) -> Part:
@@ -185,8 +188,9 @@ def real_files(data: Path) -> list[tuple[str, str]]:
             continue
         assert found is not None
         word = "EPI" if found.is_mirrored or found.is_shifted else "not EPI"
-        numbers = f"{found.mirrored:.2f}; echoes {found.shift:.2f} apart, agreement {found.agreement:.2f}"
-        said.append((str(path.relative_to(data)), f"**{word}**, correlation {numbers}"))
+        mirrored = f"{found.mirrored:.2f} (limit {found.threshold})"
+        shifted = f"{found.shift:.2f} apart, agreement {found.agreement:.2f}"
+        said.append((str(path.relative_to(data)), f"**{word}**, correlation {mirrored}; echoes {shifted}"))
     return said
 
 

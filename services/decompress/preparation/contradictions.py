@@ -27,7 +27,10 @@ _DENSE = 0.75
 """Share of the lines between the first and the last that another matrix has; strays leave gaps."""
 _SAME = 0.05
 _NEAR = 2
-_FAINT = 0.1
+_STRONG = 0.5
+_ABOVE = 30.0
+"""Power of a line far from the centre over that at the centre, and over the median of all lines: no object
+exceeds both.  The first stayed below 0.04 in real scans that were placed right."""
 _GROUPS = 8
 _COUNTED = {
     "slice": "slices",
@@ -143,7 +146,9 @@ def warn_of_lines(axis: str, limit: Limit | None, low: int, high: int, notes: No
 
 
 def refuse_lost_centre(block: Block) -> None:
-    """Refuse lines whose counters cannot be their places: the signal is strong far from the centre only.
+    """Refuse lines whose counters cannot be their places: far from the centre, signal is as strong as there.
+
+    Noise alone is equally strong everywhere and is no reason to refuse.
 
     Raises
     ------
@@ -155,15 +160,17 @@ def refuse_lost_centre(block: Block) -> None:
         power, seen = _power_along(block, number)
         centre = n // 2
         near = slice(max(0, centre - _NEAR), centre + _NEAR + 1)
-        if n < 8 or not seen[near].any():
+        far = seen & (np.abs(np.arange(n) - centre) > max(4, n // 8))
+        if not (seen[near].any() and far.any()):
             continue
-        strongest = int(power.argmax())
-        if abs(strongest - centre) > max(4, n // 8) and power[near].max() < _FAINT * power[strongest]:
+        strongest = int(np.where(far, power, 0).argmax())
+        usual = float(np.median(power[seen]))
+        if power[strongest] > max(_STRONG * float(power[near].max()), _ABOVE * usual):
             raise PermanentError(
                 Code.UNSUPPORTED,
-                f"Line {strongest} of {n} along {axis} is the strongest, but by header and counters the "
-                f"centre of k-space is line {centre}, where there is next to no signal: the counters do not "
-                "say where the lines lie. Export the scan with lines counted by their place in k-space.",
+                f"Line {strongest} of {n} along {axis} is as strong as the centre of k-space, which lies at "
+                f"line {centre} by header and counters: the counters do not say where the lines lie. Export "
+                "the scan with lines counted by their place in k-space.",
             )
 
 
