@@ -25,6 +25,7 @@ $(VENV)/.local: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[dev]'
+	$(BIN)/python -c 'from tests.infra.simulator import install; install()'
 	@touch $@ $(VENV)/.local $(VENV)/.infra
 
 # Only what the stacks need. Of CDK's generated modules a synth imports a tenth: Python compiles those itself.

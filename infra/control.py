@@ -25,13 +25,7 @@ from .network import Network
 from .resources import DataResources
 from .worker_environment import queue_urls
 
-MOVE = (
-    "sqs:ReceiveMessage",
-    "sqs:DeleteMessage",
-    "sqs:GetQueueAttributes",
-    "sqs:GetQueueUrl",
-    "sqs:ChangeMessageVisibility",
-)
+MOVE = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +108,8 @@ class Control(Construct):
             dead_letters=dead_letters,
             concurrency=concurrency,
         )
-        grants.use_keys(made.role, [self._data.message_key])
+        if dead_letters is not None:  # SQS's own trigger brings its right to read
+            grants.use_keys(made.role, [self._data.message_key])
         return made
 
     def _scaler(self, workers: Workers) -> PipelineFunction:
@@ -138,8 +133,8 @@ class Control(Construct):
         )
         role = made.role
         # The scaler keeps its last decision in the ledger's table.
-        grants.ledger(role, data.ledger)
-        grants.use_keys(role, [data.data_key], "DataKey")
+        grants.allow(role, "Ledger", ["dynamodb:UpdateItem"], [data.ledger.table_arn])
+        grants.use_keys(role, [data.data_key], "DataKey", grants.READ_WITH_KEY)
         every_queue = [
             queue for stage in (data.decompress, data.recon) for queue in (*stage.lanes, stage.dead_letters)
         ]
@@ -185,9 +180,9 @@ class Control(Construct):
             # each time counts as a receive.
             concurrency=EVENT_SOURCE_CONCURRENCY,
         )
-        grants.queues(made.role, "TakePublications", [data.refresh], grants.CONSUME)
+        # What the event source needs of the queue, it is granted with the source.
         grants.ledger(made.role, data.ledger)
-        grants.use_keys(made.role, [data.data_key], "DataKey")
+        grants.use_keys(made.role, [data.data_key], "DataKey", grants.READ_WITH_KEY)
         if image_shares:
             grants.allow(made.role, "Refresh", ["storagegateway:RefreshCache"], list(image_shares))
         made.function.add_event_source(
@@ -215,12 +210,11 @@ class Control(Construct):
         dead = [data.decompress.dead_letters, data.recon.dead_letters]
         grants.queues(made.role, "TakeDeadLetters", dead, MOVE)
         grants.queues(made.role, "PutBack", [*data.decompress.lanes, *data.recon.lanes], grants.SEND)
-        grants.queues(made.role, "KeepTheRest", dead, grants.SEND)
         grants.ledger(made.role, data.ledger)
         # A gateway announces no version: the function asks the bucket for it, as the worker does.
-        grants.objects(made.role, "LookAtArchives", data.raw, keys.INCOMING, grants.HEAD)
+        grants.objects(made.role, "LookAtArchives", data.raw, keys.INCOMING, grants.READ)
         grants.list_bucket(made.role, "ListRaw", data.raw)
-        grants.use_keys(made.role, [data.data_key], "DataKey")
+        grants.use_keys(made.role, [data.data_key], "DataKey", grants.READ_WITH_KEY)
         return made
 
 
@@ -240,12 +234,16 @@ def operators_policy(
         ("Redrive", ["lambda:InvokeFunction"], [redrive.function_arn]),
         ("Ledger", ["dynamodb:GetItem", "dynamodb:Query", "dynamodb:UpdateItem"], [table]),
         ("LedgerListings", ["dynamodb:Query"], [f"{table}/index/*"]),
-        ("Lanes", grants.SEND, [queue.queue_arn for queue in lanes]),
-        ("DeadLetters", (*grants.WALK, "sqs:DeleteMessage"), [queue.queue_arn for queue in dead]),
+        ("Lanes", (*grants.SEND, *grants.LOOK), [queue.queue_arn for queue in lanes]),
+        (
+            "DeadLetters",
+            (*grants.WALK, *grants.LOOK, "sqs:DeleteMessage"),
+            [queue.queue_arn for queue in dead],
+        ),
         ("FindArchives", ["s3:ListBucket"], [data.raw.bucket_arn]),
         (
             "SubmitArchives",
-            ("s3:GetObject", "s3:GetObjectVersion", *grants.WRITE),
+            (*grants.READ, *grants.WRITE),
             [data.raw.arn_for_objects(keys.INCOMING + "*")],
         ),
         ("Keys", grants.USE_KEY, [data.data_key.key_arn, data.message_key.key_arn]),

@@ -139,12 +139,10 @@ class DecompressService(Construct):
 
     def _grant(self, data: DataResources) -> None:
         role = self.role
-        grants.objects(role, "ReadArchives", data.raw, keys.INCOMING, grants.READ)
+        grants.objects(role, "ReadArchives", data.raw, keys.INCOMING, grants.HEAD)
         grants.objects(role, "MarkEndedArchives", data.raw, keys.INCOMING, grants.TAG)
         grants.objects(role, "WriteKspace", data.kspace, keys.KSPACE, (*grants.READ, *grants.WRITE))
-        grants.objects(
-            role, "KeepRejected", data.quarantine, keys.QUARANTINE, (*grants.READ, *grants.WRITE, *grants.TAG)
-        )
+        grants.objects(role, "KeepRejected", data.quarantine, keys.QUARANTINE, grants.COPY_HERE)
         for sid, bucket in (
             ("ListRaw", data.raw),
             ("ListKspace", data.kspace),
@@ -152,14 +150,14 @@ class DecompressService(Construct):
         ):
             grants.list_bucket(role, sid, bucket)
         grants.queues(role, "TakeArchives", data.decompress.lanes, (*grants.CONSUME, *grants.SEND))
-        grants.queues(role, "AskForImages", data.recon.lanes, grants.SEND)
+        grants.queues(role, "AskForImages", data.recon.lanes, (*grants.SEND, *grants.LOOK))
         grants.queues(role, "ReadDeadLetters", [data.decompress.dead_letters], grants.WALK)
         grants.ledger(role, data.ledger)
         grants.use_keys(role, [data.data_key, data.message_key])
         grants.allow(
             role,
             "ProtectOwnTask",
-            ["ecs:UpdateTaskProtection", "ecs:GetTaskProtection"],
+            ["ecs:UpdateTaskProtection"],
             [
                 Stack.of(self).format_arn(
                     service="ecs", resource="task", resource_name=f"{self.cluster.cluster_name}/*"

@@ -200,7 +200,7 @@ class Studio(Construct):
             ("ListModels", self.models),
         ):
             grants.list_bucket(role, sid, bucket)
-        grants.use_keys(role, [data.data_key])
+        grants.use_keys(role, [data.data_key], actions=(*grants.USE_KEY, "kms:DescribeKey"))
         grants.allow(
             role,
             "PullContainers",

@@ -89,7 +89,7 @@ class Shares(Construct):
         )
         grants.allow(role, "Bucket", BUCKET, [bucket.bucket_arn])
         grants.allow(role, "Objects", (*READ, *WRITE) if writes else READ, [bucket.arn_for_objects("*")])
-        grants.use_keys(role, [self._key])
+        grants.use_keys(role, [self._key], actions=(*grants.USE_KEY, "kms:DescribeKey"))
         return role
 
     def _one(self, protocol: str, label: str, bucket: s3.IBucket, role: iam.Role, *, writes: bool) -> str:

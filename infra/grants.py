@@ -11,34 +11,30 @@ from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sqs as sqs
 
 HEAD = ("s3:GetObject", "s3:GetObjectVersion")
-READ = ("s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectTagging")
-WRITE = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
+READ = ("s3:GetObject",)
+WRITE = ("s3:PutObject", "s3:AbortMultipartUpload")
+COPY_HERE = ("s3:GetObject", *WRITE, "s3:PutObjectTagging")
+"""Keep a copy: its tags come along."""
 TAG = (
     "s3:GetObjectTagging",
     "s3:GetObjectVersionTagging",
     "s3:PutObjectTagging",
     "s3:PutObjectVersionTagging",
 )
+"""Read the tags that a copy takes along; say that a scan has ended."""
 CONSUME = (
     "sqs:ReceiveMessage",
     "sqs:DeleteMessage",
     "sqs:ChangeMessageVisibility",
     "sqs:GetQueueAttributes",
-    "sqs:GetQueueUrl",
 )
-SEND = ("sqs:SendMessage", "sqs:GetQueueAttributes", "sqs:GetQueueUrl")
-WALK = ("sqs:ReceiveMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes", "sqs:GetQueueUrl")
+SEND = ("sqs:SendMessage",)
+WALK = ("sqs:ReceiveMessage", "sqs:ChangeMessageVisibility")
 """Read dead letters and make them visible again."""
-LOOK = ("sqs:GetQueueAttributes", "sqs:GetQueueUrl")
-LEDGER = (
-    "dynamodb:GetItem",
-    "dynamodb:PutItem",
-    "dynamodb:UpdateItem",
-    "dynamodb:Query",
-    "dynamodb:ConditionCheckItem",
-    "dynamodb:DescribeTable",
-)
-USE_KEY = ("kms:Decrypt", "kms:GenerateDataKey", "kms:DescribeKey")
+LOOK = ("sqs:GetQueueAttributes",)
+LEDGER = ("dynamodb:GetItem", "dynamodb:UpdateItem")
+USE_KEY = ("kms:Decrypt", "kms:GenerateDataKey")
+READ_WITH_KEY = ("kms:Decrypt",)
 
 
 def allow(role: iam.IRole, sid: str, actions: Sequence[str], resources: Sequence[str]) -> None:
@@ -63,11 +59,12 @@ def queues(role: iam.IRole, sid: str, some: Sequence[sqs.IQueue], actions: Seque
 
 
 def ledger(role: iam.IRole, table: dynamodb.ITable) -> None:
-    """Allow what the ledger's conditional writes and listings need."""
+    """Allow what the ledger's conditional writes need."""
     allow(role, "Ledger", LEDGER, [table.table_arn])
-    allow(role, "LedgerListings", ["dynamodb:Query"], [f"{table.table_arn}/index/*"])
 
 
-def use_keys(role: iam.IRole, some: Sequence[kms.IKey], sid: str = "Keys") -> None:
+def use_keys(
+    role: iam.IRole, some: Sequence[kms.IKey], sid: str = "Keys", actions: Sequence[str] = USE_KEY
+) -> None:
     """Allow envelope encryption with the keys."""
-    allow(role, sid, USE_KEY, [key.key_arn for key in some])
+    allow(role, sid, actions, [key.key_arn for key in some])

@@ -134,7 +134,7 @@ class Network(Construct):
         s3.add_to_policy(
             iam.PolicyStatement(
                 sid="OwnBuckets",
-                principals=[iam.AnyPrincipal()],
+                principals=[iam.StarPrincipal()],
                 actions=["s3:*"],
                 resources=["*"],
                 conditions={"StringEquals": {"aws:ResourceAccount": account}},
@@ -143,7 +143,7 @@ class Network(Construct):
         s3.add_to_policy(
             iam.PolicyStatement(
                 sid="LayersAndPackagesOfAws",
-                principals=[iam.AnyPrincipal()],
+                principals=[iam.StarPrincipal()],
                 actions=["s3:GetObject"],
                 resources=[
                     f"arn:aws:s3:::prod-{region}-starport-layer-bucket/*",
@@ -156,7 +156,7 @@ class Network(Construct):
         table.add_to_policy(
             iam.PolicyStatement(
                 sid="OwnTables",
-                principals=[iam.AnyPrincipal()],
+                principals=[iam.StarPrincipal()],
                 actions=["dynamodb:*"],
                 resources=["*"],
                 conditions={"StringEquals": {"aws:ResourceAccount": account}},

@@ -201,11 +201,9 @@ class ReconBatch(Construct):
         role = self.role
         grants.objects(role, "ReadKspace", data.kspace, keys.KSPACE, grants.READ)
         grants.objects(role, "PublishImages", data.images, keys.IMAGES, (*grants.READ, *grants.WRITE))
-        grants.objects(role, "ReadArchives", data.raw, keys.INCOMING, grants.READ)
+        grants.objects(role, "ReadArchives", data.raw, keys.INCOMING, grants.HEAD)
         grants.objects(role, "MarkEndedArchives", data.raw, keys.INCOMING, grants.TAG)
-        grants.objects(
-            role, "KeepRejected", data.quarantine, keys.QUARANTINE, (*grants.READ, *grants.WRITE, *grants.TAG)
-        )
+        grants.objects(role, "KeepRejected", data.quarantine, keys.QUARANTINE, grants.COPY_HERE)
         for sid, bucket in (
             ("ListKspace", data.kspace),
             ("ListImages", data.images),

@@ -60,6 +60,19 @@ def evaluate(shared_data):
     return module
 
 
+@pytest.fixture(autouse=True)
+def _every_aws_call_is_in_the_table():
+    """Fail a test whose workers, Lambdas or operators made a call that the policies are not held to."""
+    yield
+    from tests.support import aws_calls
+
+    file = aws_calls.recorded_to()
+    if not aws_calls.MAKING and file.stat().st_size:
+        found = aws_calls.unknown(aws_calls.read(file))
+        file.write_text("")
+        assert not found, f"calls that {aws_calls.TABLE.name} lacks (see tests/support/aws_calls.py): {found}"
+
+
 @pytest.fixture(scope="session")
 def moto():
     """One emulator a session, over HTTP on loopback; it ends with the session, however that ends."""

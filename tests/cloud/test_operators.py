@@ -15,8 +15,8 @@ from tests.support.cloud_world import make_tar, scan_of
 
 @pytest.fixture
 def operator(world):
-    with world.environment():
-        yield Operator()
+    with world.operator() as operator:
+        yield operator
 
 
 def test_submit_is_followed_to_its_end(world, operator, tmp_path):
@@ -74,8 +74,7 @@ def test_queues_show_depth_and_dead_letters_and_redrive_empties_them(make_world)
     world = make_world(max_receives=1)
     world.put(make_tar(b"q1"), "1")
     world.put(make_tar(b"q2", "do-retryable"), "2", lane="stat")
-    with world.environment():
-        operator = Operator()
+    with world.operator() as operator:
         before = {row.stage: row for row in operator.queues()}
         assert {lane: told["visible"] for lane, told in before["decompress"].lanes.items()} == {
             "stat": 1,

@@ -223,9 +223,8 @@ def test_an_archive_in_deep_archive_fails_with_a_sentence_and_is_redriven(make_w
     assert row["state"] == "failed"
     assert "restore the object" in row["message"]
     world.s3.restore_object(Bucket=bucket, Key=key, VersionId=version, RestoreRequest={"Days": 1})
-    lanes = {lane: world.queues[f"decompress-{lane.value}"] for lane in Priority}
-    redriven = worker.world.dead_letters.redrive(lanes)
-    assert redriven.given_back == 1
+    with world.operator() as operator:
+        assert operator.redrive() == {"decompress": 1, "recon": 0}
     world.drain(worker, world.worker("recon"))
     world.assert_done_once(archive)
     assert sum(world.dead().values()) == 0
@@ -259,8 +258,8 @@ def test_a_dead_letter_of_one_scan_is_redriven_alone(make_world):
         worker.step()
     assert [world.states_of(scan_of(archive)) for archive in bad] == [{"intake": "failed"}] * 2
     assert worker.world.dead_letters.redrive({}, dry_run=True).seen == {"storage": 2}
-    lanes = {lane: world.queues[f"decompress-{lane.value}"] for lane in Priority}
-    assert worker.world.dead_letters.redrive(lanes, scan_id=scan_of(bad[0])).given_back == 1
+    with world.operator() as operator:
+        assert operator.redrive(scan_id=scan_of(bad[0])) == {"decompress": 1, "recon": 0}
     assert world.states_of(scan_of(bad[0])) == {"intake": "queued"}
     healed = world.worker("decompress", work=small_stages_healed)
     world.drain(healed, world.worker("recon"))

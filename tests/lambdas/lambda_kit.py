@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from types import ModuleType
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 
-from tests.support import lambda_loader
+from tests.support import aws_calls, lambda_loader
 
 REGION = "eu-central-1"
 
@@ -55,6 +56,14 @@ def watch(client: Any, operation: str) -> list[dict[str, Any]]:
         f"provide-client-params.*.{operation}", lambda params, **_: calls.append(dict(params))
     )
     return calls
+
+
+def recorder(role: str, more: dict[str, str] | None = None) -> aws_calls.Recorder:
+    """Return what records a function's calls: ``with recorder("scaler").during(*clients):``.
+
+    ``more`` names things that the function meets and no variable of its own names.
+    """
+    return aws_calls.Recorder(aws_calls.recorded_to(), role, {**os.environ, **(more or {})})
 
 
 def emitted(text: str) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from mrirecon.contract.environment import SettingError
 from mrirecon.contract.keys import Priority
 from mrirecon.contract.messages import ReconRequest
 from mrirecon.contract.states import Stage
-from tests.lambdas.lambda_kit import REGION, fail, load, session, watch
+from tests.lambdas.lambda_kit import REGION, fail, load, recorder, session, watch
 
 QUEUES = {
     Stage.DECOMPRESS: (
@@ -105,7 +105,8 @@ class Stand:
     def call(self, stage: Stage, **more: Any) -> dict[str, Any]:
         request = self.module.Request.from_event({"stage": stage.value, **more})
         clients = self.module.Clients(self.sqs, self.s3, self.ledger, ServerClock())
-        told: dict[str, Any] = self.module.run(self.settings, clients, request)
+        with recorder("redrive", {names.RAW_BUCKET: "raw"}).during(self.sqs, self.s3, self.ledger):
+            told: dict[str, Any] = self.module.run(self.settings, clients, request)
         return told
 
     def command(self, stage: Stage, **more: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from mrirecon.contract import environment as names
 from mrirecon.contract import keys, metrics, publications, states
 from mrirecon.contract.messages import NotAMessageError
 from mrirecon.contract.publications import MOST_FOLDERS, REFRESH_DONE, Publication, RefreshDone
-from tests.lambdas.lambda_kit import emitted, fail, load, session, values
+from tests.lambdas.lambda_kit import emitted, fail, load, recorder, session, values
 
 SHARES = tuple(
     f"arn:aws:storagegateway:eu-central-1:123456789012:share/share-{letter * 8}" for letter in "AB"
@@ -88,6 +88,7 @@ class Stand:
     ledger: Any
     sqs: Any
     gateway: GatewayStub
+    client: Any
     now: float = NOW
 
     def batch(self, *bodies: str) -> dict[str, str]:
@@ -106,7 +107,8 @@ class Stand:
         return {record["body"]: record["messageId"] for record in self.records}
 
     def run(self) -> set[str]:
-        told = self.module.run(self.settings, self.adapters, self.records, self.now)
+        with recorder("refresh_cache").during(self.sqs, self.ledger, self.client):
+            told = self.module.run(self.settings, self.adapters, self.records, self.now)
         return {item["itemIdentifier"] for item in told["batchItemFailures"]}
 
     def publish(self, *bodies: str) -> set[str]:
@@ -137,7 +139,7 @@ def stand(ledger: Any, gateway: GatewayStub, monkeypatch: pytest.MonkeyPatch) ->
         ),
         adapters.RefreshQueue(sqs, settings.queue),
     )
-    return Stand(module, settings, made, ledger, sqs, gateway)
+    return Stand(module, settings, made, ledger, sqs, gateway, client)
 
 
 def put(key: str) -> str:

@@ -17,7 +17,7 @@ from mrirecon.contract import environment as names
 from mrirecon.contract import metrics
 from mrirecon.contract.environment import SettingError
 from mrirecon.contract.scaling import Policy
-from tests.lambdas.lambda_kit import emitted, fail, load, session, values, watch
+from tests.lambdas.lambda_kit import emitted, fail, load, recorder, session, values, watch
 
 DECOMPRESS = Policy(
     max_workers=8, target_seconds=120, scan_seconds=30, boot_seconds=60, scale_in_cooldown_seconds=300
@@ -34,9 +34,15 @@ class Batch:
         self.submitted: list[dict[str, Any]] = []
         self.refuse_after: int | None = None
         self.meta = SimpleNamespace(events=HierarchicalEmitter())
+        self._service = session().client("batch").meta.service_model
+
+    def _emit(self, operation: str, told: dict[str, Any]) -> None:
+        model = self._service.operation_model(operation)
+        self.meta.events.emit(f"provide-client-params.batch.{operation}", params=told, model=model)
+        self.meta.events.emit(f"before-call.batch.{operation}")
 
     def list_jobs(self, **told: Any) -> dict[str, Any]:
-        self.meta.events.emit("before-call.batch.ListJobs")
+        self._emit("ListJobs", told)
         assert set(told) <= {"jobQueue", "jobStatus", "nextToken"}
         found = [name for name, status in self.jobs if status == told["jobStatus"]]
         begin = int(told.get("nextToken", 0))
@@ -44,7 +50,7 @@ class Batch:
         return {"jobSummaryList": [{"jobName": name} for name in found[begin : begin + 2]], **more}
 
     def submit_job(self, **told: Any) -> dict[str, Any]:
-        self.meta.events.emit("before-call.batch.SubmitJob")
+        self._emit("SubmitJob", told)
         self.submitted.append(told)
         self.jobs.append((told["jobName"], "SUBMITTED"))
         return {"jobId": str(len(self.jobs))}
@@ -81,7 +87,8 @@ class Stand:
 
     def tick(self, seconds: float = 60.0) -> dict[str, Any]:
         self.now += seconds
-        answer: dict[str, Any] = self.module.run(self.settings, self.adapters, self.now)
+        with recorder("scaler").during(*self.clients.values()):
+            answer: dict[str, Any] = self.module.run(self.settings, self.adapters, self.now)
         self.lines = emitted(self.said.readouterr().out)
         return answer
 

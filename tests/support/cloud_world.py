@@ -15,6 +15,7 @@ from unittest import mock
 
 from mrirecon.aws import client as aws
 from mrirecon.aws.table import Table
+from mrirecon.cloud.operators.operator import Operator
 from mrirecon.cloud.stages import decompress_worker, recon_worker
 from mrirecon.cloud.worker.failpoints import Failpoints
 from mrirecon.cloud.worker.hold import Drain
@@ -25,11 +26,12 @@ from mrirecon.contract import environment as env
 from mrirecon.contract import keys, states
 from mrirecon.contract.ids import scan_id_from_digest
 from mrirecon.contract.states import Stage, State
-from tests.support import small_stages, sqs_tally
+from tests.support import aws_calls, small_stages, sqs_tally
 
 ROOT = Path(__file__).resolve().parents[2]
 REGION = "us-east-1"
 _NUMBERS = count()
+_CLIENT = aws.client
 
 
 class Moto:
@@ -217,10 +219,29 @@ class World:
         with mock.patch.dict(os.environ, {**self.environ, **more}, clear=True):
             yield
 
+    @contextlib.contextmanager
+    def recorded(self, role):
+        """Record the calls of the clients that are made meanwhile, as those of ``role``."""
+        recorder = aws_calls.Recorder(aws_calls.recorded_to(), role, self.environ)
+
+        def recorded(*given, **named):
+            client = _CLIENT(*given, **named)
+            recorder.attach(client)
+            return client
+
+        with mock.patch.object(aws, "client", recorded):
+            yield
+
+    @contextlib.contextmanager
+    def operator(self):
+        """What an operator's commands use, its calls recorded."""
+        with self.environment(), self.recorded("operator"):
+            yield Operator()
+
     def worker(self, stage, work=None, *, failpoint="", **more):
         """A worker in this process; drive it by ``step()``."""
         logs.configure(stage)
-        with self.environment(**more):
+        with self.environment(**more), self.recorded(stage):
             if stage == "decompress":
                 settings = DecompressSettings.load()
                 world = connect(settings, Stage.DECOMPRESS)
@@ -257,6 +278,7 @@ class World:
     def process(self, stage, *, failpoint="", **more):
         """A worker as a process of its own."""
         environ = {**self.environ, **more}
+        environ |= aws_calls.environment(aws_calls.recorded_to(), stage, environ)
         if failpoint:
             environ[env.FAILPOINT] = failpoint
         return subprocess.Popen(
