@@ -185,6 +185,19 @@ def test_partial_fourier_is_filled_within_the_model():
     assert error(filled, truth) < 0.7 * error(empty, truth)
 
 
+def test_many_coils_give_the_image_by_fewer_virtual_ones(monkeypatch):
+    truth, known, pattern = scan(r=2)
+    all_coils = pics.reconstruct(known, pattern).kspace[0, :, 0]
+    monkeypatch.setattr(pics, "MOST_COILS", 5)
+    monkeypatch.setattr(pics, "VIRTUAL_COILS", 5)
+    virtual = pics.reconstruct(known, pattern).kspace[0, :, 0]
+    assert not torch.equal(virtual, all_coils)
+    assert error(virtual, truth) < 1.1 * error(all_coils, truth)
+    monkeypatch.setattr(pics, "VIRTUAL_COILS", 2)
+    assert error(pics.reconstruct(known, pattern).kspace[0, :, 0], truth) > 1.5 * error(all_coils, truth)
+    assert torch.equal(virtual[:, pattern.acquired[0]], truth[:, pattern.acquired[0]])
+
+
 def test_shrinkage_keeps_a_phased_constant_and_large_coefficients():
     phase = torch.exp(1j * torch.linspace(-1, 1, 37 * 29)).reshape(1, 1, 37, 29)
     flat = 3.0 * phase

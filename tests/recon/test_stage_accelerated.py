@@ -12,7 +12,7 @@ import torch
 from mrirecon.contract.codes import PermanentError
 from mrirecon.contract.profiles import Profile, profile
 from mrirecon.contract.record import dumps, schema
-from mrirecon.imaging import coil_combination, noise_maps
+from mrirecon.imaging import coil_combination, noise_maps, pics
 from mrirecon.recon import batches, stage
 from tests.recon.recon_cases import SCAN_ID, scan_file, slab
 from tests.recon.test_reconstruct import all_lines, phantom, plain_rss, run
@@ -201,6 +201,16 @@ def test_fewer_coils_than_pics_needs_are_said_and_another_method_is_taken(tmp_pa
         assert any("another method made the images" in line for line in record["warnings"]) is (
             method == "pics"
         )
+
+
+def test_virtual_coils_are_in_the_record(scan, tmp_path, monkeypatch):
+    chosen = Profile(name="test", version=1, method="pics")
+    for most, told in ((6, None), (5, 4)):
+        monkeypatch.setattr(pics, "MOST_COILS", most)
+        monkeypatch.setattr(pics, "VIRTUAL_COILS", 4)
+        record = run(scan[0], tmp_path / str(most), chosen)
+        step = next(one for one in record["preprocessing"] if one["step"] == "interpolation")
+        assert step.get("virtual_coils") == told
 
 
 def test_images_with_sampling_of_their_own(tmp_path):

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from ... import __version__
-from ...contract.profiles import RECON_VERSION
+from ...contract.profiles import RECON_VERSION, Method
 from ...contract.record import end_record, new_record
-from ...imaging import quality
+from ...imaging import pics, quality
 from ...imaging.gfactor import MIN_REPLICAS
 from ...kspace.file import KSpaceReader
 from ..image_axes import reversed_axes
@@ -110,6 +110,8 @@ def _steps(run: Run) -> list[dict[str, Any]]:
                 "lines": lines,
             }
         )
+    if run.method == Method.PICS and run.scan.shape[2] > pics.MOST_COILS:
+        steps[-1]["virtual_coils"] = pics.VIRTUAL_COILS
     told = partial_fourier_step(run.covered, run.one_sided)
     steps += [told] if told else []
     steps += run.grid.describe()
