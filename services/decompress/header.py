@@ -15,6 +15,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from ..contract.codes import Code, PermanentError
+from ..kspace.geometry import PATIENT_POSITIONS
 from .plausible import plausible
 
 TRAJECTORIES = ("cartesian", "epi", "radial", "goldenangle", "spiral", "other")
@@ -46,9 +47,6 @@ _SEQUENCES = (
     "FSE",
 )
 _CALIBRATION = ("embedded", "interleaved", "separate", "external", "other")
-PATIENT_POSITIONS = {a + b for a in ("HF", "FF") for b in ("P", "S", "DR", "DL")} | {
-    a + b for a in ("LF", "RF", "AF", "PF") for b in ("P", "S", "DR", "DL")
-}
 MAX_MATRIX = 65_536
 
 

@@ -19,6 +19,7 @@ from ..contract.progress import Progress
 from ..kspace.sampling import SamplingPattern
 from ..raki.fft import kspace_to_image
 from ..raki.interpolate import Interpolation
+from ..raki.noise import white_variance
 from . import gfactor
 from .coil_combination import adaptive
 from .image_grid import ImageGrid
@@ -102,5 +103,4 @@ def estimated_noise(kspace: Tensor, pattern: SamplingPattern) -> float:
     n = lines.shape[-1]
     outer = max(1, round(_OUTER * n))
     power = torch.cat([lines[..., :outer], lines[..., -outer:]], dim=-1).abs().square()
-    # Power of complex Gaussian noise is exponential: its median is ln 2 times its mean.
-    return math.sqrt(float(power[power > 0].median()) / math.log(2)) if bool((power > 0).any()) else 1.0
+    return math.sqrt(white_variance(power) or 1.0)

@@ -17,6 +17,10 @@ MAX_ACCELERATION = 12
 """Highest acceleration along one axis that is believed; beyond it a mask is called incomplete."""
 MAX_TOTAL_ACCELERATION = 24
 
+_FILLED = 0.7
+"""Share of a calibration block's bounding box that is sampled at least: an ellipse fills pi / 4 = 0.79 of its
+box, the rest allows for its coarse outline on few lines. Chosen by hand."""
+
 
 def detect(mask: npt.ArrayLike) -> SamplingPattern:
     """Describe the pattern of the acquired lines of one slice, or refuse it.
@@ -175,7 +179,7 @@ def _block(acquired: Mask, extra: Mask) -> tuple[Range, Range] | None:
     """
     z, y = span(along(extra, 1)), span(along(extra, 0))
     n_z, n_y = acquired.shape
-    if acquired[slice(*z), slice(*y)].mean() < 0.7:
+    if acquired[slice(*z), slice(*y)].mean() < _FILLED:
         return None
     (z0, z1), (y0, y1) = z, y
     while not acquired[z0:z1, y0:y1].all():

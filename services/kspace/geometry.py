@@ -17,6 +17,13 @@ _TOLERANCE = 1e-3
 """Allowed departure of direction cosines from unit length and from right angles (float32 headers)."""
 
 
+PATIENT_POSITIONS = frozenset(
+    {"HFP", "HFS", "HFDR", "HFDL", "FFP", "FFS", "FFDR", "FFDL"}
+    | {"LFP", "LFS", "RFP", "RFS", "AFDR", "AFDL", "PFDR", "PFDL"}
+)
+"""Defined terms of DICOM Patient Position (PS3.3 C.7.3.1.1.2); MRD's header has the first eight."""
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Positions, directions and sizes of the slices of one scan.

@@ -110,6 +110,9 @@ class Slices:
     def batches(self) -> Iterator[Batch]:
         """Yield the batches that fit the budget."""
         n_first, n_coil, *_, n_kx = self.given.kspace.shape
+        # Complex samples (8 bytes) that training holds for one readout point: sources, feature maps, their
+        # unfoldings and targets with their gradients, for 96 rows of equations (the calibration grows to 64
+        # lines or more), and three copies of the slice. Counted by hand on the generous side, not measured.
         channels = (
             2 * n_coil * 5 * 3 + 6 * sum(FEATURES) + 5 * FEATURES[1] * 3 + 6 * (self.lines.r - 1) * n_coil
         )

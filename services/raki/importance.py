@@ -12,6 +12,10 @@ from torch import Tensor
 
 _BINS = 24
 _ENOUGH = 32
+"""Bins of the logarithm of power, and equations that make a bin count.
+
+Chosen by hand, without a sweep: of 32 equations the count itself is known to about a sixth.
+"""
 
 
 def importance(power: Tensor, keep: Tensor, missing: Tensor) -> Tensor:

@@ -27,10 +27,11 @@ from ..kspace.acs import require_acs
 from ..kspace.sampling import SamplingPattern
 from . import grappa, grappa2d
 from .choice import Choice, choose_along_one_axis, choose_in_the_plane
+from .device import choose_device
 from .equations import weigh
 from .hybrid import Batch, Given, Slices, filled_block
 from .network import FEATURES
-from .train import Training, train
+from .train import Training, mean_curve, train
 
 DEFAULT_BUDGET = 1024 * 1024 * 1024
 _METHODS = (Method.AUTO, Method.ZERO_FILLED, Method.GRAPPA, Method.RAKI)
@@ -191,11 +192,9 @@ def _given(
         calibration = _tensor(acs)
         block = filled_block(calibration)
         require_acs(pattern, (block[0][1] - block[0][0], block[1][1] - block[1][0]))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     if numbers is None:
         numbers = range(data.shape[0])
-    return Given(data, pattern, calibration, block, acs is None, numbers, torch.device(device), budget)
+    return Given(data, pattern, calibration, block, acs is None, numbers, choose_device(device), budget)
 
 
 def _tensor(kspace: KSpace) -> Tensor:
@@ -278,10 +277,7 @@ def _along_one_axis(given: Given, choice: Choice, seed: int, progress: Progress)
 
 def _network_record(trainings: list[Training], digest: str, slices: int) -> dict[str, Any]:
     merged = Training(steps=trainings[0].steps, equations=trainings[0].equations)
-    counts = [len(training.share) for training in trainings]
-    for step in range(len(trainings[0].loss)):
-        total = sum(training.loss[step] * n for training, n in zip(trainings, counts, strict=True))
-        merged.loss.append(total / sum(counts))
+    merged.loss = mean_curve([one.loss for one in trainings], [len(one.share) for one in trainings])
     for training in trainings:
         merged.seconds += training.seconds
         merged.share += training.share

@@ -8,6 +8,7 @@ Zhang et al., NeuroImage 2022;256:119248. What is ours, and why, is in ``docs/me
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +49,15 @@ class Training:
             "nonlinear_share": [round(value, 4) for value in self.share],
             "kept_step": self.kept_step,
         }
+
+
+def mean_curve(curves: Sequence[Sequence[float]], networks: Sequence[int]) -> list[float]:
+    """Return the mean loss, step by step, of several trainings of so many ``networks`` each."""
+    total = sum(networks)
+    return [
+        sum(loss * n for loss, n in zip(step, networks, strict=True)) / total
+        for step in zip(*curves, strict=True)
+    ]
 
 
 def train(

@@ -15,6 +15,7 @@ from ..imaging import pics
 from ..kspace.sampling import SamplingPattern
 from ..raki.choice import Choice
 from ..raki.interpolate import Interpolation, choose, interpolate
+from ..raki.train import mean_curve
 from . import contest
 
 
@@ -112,11 +113,8 @@ class Filler:
         if len(self._networks) == 1:
             return merged
         weight = [int(one["networks"]) for one in self._networks]
-        curves = zip(*[one["loss"] for one in self._networks], strict=False)
-        merged["loss"] = [
-            round(sum(v * w for v, w in zip(losses, weight, strict=True)) / sum(weight), 6)
-            for losses in curves
-        ]
+        curve = mean_curve([one["loss"] for one in self._networks], weight)
+        merged["loss"] = [round(loss, 6) for loss in curve]
         merged["networks"] = sum(weight)
         merged["seconds"] = round(sum(float(one["seconds"]) for one in self._networks), 3)
         for name in ("nonlinear_share", "kept_step"):

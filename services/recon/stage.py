@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..contract.causes import translated
-from ..contract.codes import Code, MrireconError, PermanentError
+from ..contract.codes import MrireconError
 from ..contract.profiles import Profile
 from ..contract.progress import Progress, silent
 from ..kspace.file import open_kspace
+from ..raki.device import choose_device
 from .outputs import hdf5, results
 from .pipeline import Run
 
@@ -85,21 +84,3 @@ def _telling(known: dict[str, Any]) -> Iterator[dict[str, Any]]:
     except MrireconError as error:
         error.known = known
         raise
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the torch device called ``name``; ``auto`` is CUDA where there is one.
-
-    Raises
-    ------
-    PermanentError
-        ``bad_settings`` for a device that is not there.
-    """
-    cuda = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if cuda else "cpu")
-    if name == "cpu" or (cuda and name.startswith("cuda")):
-        return torch.device(name)
-    raise PermanentError(
-        Code.BAD_SETTINGS, "There is no device of that name here: take auto, cpu or, with a GPU, cuda."
-    )

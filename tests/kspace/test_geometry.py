@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrirecon.contract.codes import PermanentError
-from mrirecon.kspace.geometry import Geometry, check_directions, unknown
+from mrirecon.kspace.geometry import PATIENT_POSITIONS, Geometry, check_directions, unknown
 
 
 def rotation(angles):
@@ -59,3 +59,11 @@ def test_no_directions_are_no_error_and_crooked_ones_are():
     for crooked in (2 * x, zero, y, x + 0.1 * y, x * np.nan):
         with pytest.raises(PermanentError, match="geometry"):
             check_directions(crooked, y, z)
+
+
+def test_patient_positions_are_dicoms():
+    # PS3.3 C.7.3.1.1.2: head, feet, left, right, anterior or posterior first
+    assert len(PATIENT_POSITIONS) == 16
+    lying = {"H": ["P", "S", "DR", "DL"], "F": ["P", "S", "DR", "DL"], "L": ["P", "S"], "R": ["P", "S"]}
+    lying |= {"A": ["DR", "DL"], "P": ["DR", "DL"]}
+    assert {f"{first}F{side}" for first, sides in lying.items() for side in sides} == PATIENT_POSITIONS

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ...contract.codes import Code, PermanentError
+from ...kspace.geometry import PATIENT_POSITIONS
 from ..acquisitions import Table
-from ..header import PATIENT_POSITIONS, Encoding, Limit, ScanHeader, Space, clean_word
+from ..header import Encoding, Limit, ScanHeader, Space, clean_word
 
 _TRAJECTORIES = {1: "cartesian", 2: "radial", 4: "spiral", 8: "radial"}
 _SEQUENCES = {"GR": "GRE", "SE": "SE", "EP": "EPI"}

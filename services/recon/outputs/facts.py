@@ -12,12 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...contract.profiles import DEFAULT_PROFILE
-from ...kspace.geometry import Geometry, ImageIndex
-
-PATIENT_POSITIONS = frozenset(
-    {"HFP", "HFS", "HFDR", "HFDL", "FFP", "FFS", "FFDR", "FFDL", "LFP", "LFS", "RFP", "RFS", "AFDR", "AFDL"}
-)
-"""Defined terms of DICOM Patient Position (PS3.3 C.7.3.1.1.2)."""
+from ...kspace.geometry import PATIENT_POSITIONS, Geometry, ImageIndex
 
 METHOD_NAMES = {
     "fourier": "Fourier",
