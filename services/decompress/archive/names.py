@@ -57,20 +57,7 @@ def judge(raw: bytes, limits: Limits, *, is_folder: bool) -> Name:
     PermanentError
         ``bad_name`` or ``unsafe_path``. The sentence does not repeat the name.
     """
-    text = _readable(raw, limits)
-    if text.startswith("/") or "\\" in text or _DRIVE.match(text):
-        raise _unsafe()
-    parts = [part for part in text.split("/") if part not in {"", "."}]
-    if ".." in parts:
-        raise _unsafe()
-    if len(parts) > limits.max_name_depth:
-        raise PermanentError(
-            Code.BAD_NAME,
-            f"A member lies in more than {limits.max_name_depth} folders. Pack the scan in one folder.",
-        )
-    if not is_folder and (not parts or text.endswith(("/", "/."))):
-        raise _bad("A member of the archive has no file name.")
-    folded = [_fold(part) for part in parts]
+    folded = [_fold(part) for part in _parts(_readable(raw, limits), limits, is_folder=is_folder)]
     stem, dot, suffix = folded[-1].rpartition(".") if folded else ("", "", "")
     suffix = dot + suffix if stem and _SUFFIX.fullmatch(dot + suffix) else ""
     base = folded[-1] if folded else ""
@@ -84,6 +71,23 @@ def judge(raw: bytes, limits: Limits, *, is_folder: bool) -> Name:
             base.startswith("._") or base in _LITTER_FILES or any(part in _LITTER_FOLDERS for part in folded)
         ),
     )
+
+
+def _parts(text: str, limits: Limits, *, is_folder: bool) -> list[str]:
+    """Return the folders and the file of a name that stays inside the archive."""
+    if text.startswith("/") or "\\" in text or _DRIVE.match(text):
+        raise _unsafe()
+    parts = [part for part in text.split("/") if part not in {"", "."}]
+    if ".." in parts:
+        raise _unsafe()
+    if len(parts) > limits.max_name_depth:
+        raise PermanentError(
+            Code.BAD_NAME,
+            f"A member lies in more than {limits.max_name_depth} folders. Pack the scan in one folder.",
+        )
+    if not is_folder and (not parts or text.endswith(("/", "/."))):
+        raise _bad("A member of the archive has no file name.")
+    return parts
 
 
 def _readable(raw: bytes, limits: Limits) -> str:

@@ -30,17 +30,7 @@ def choose(parts: list[Part], notes: Notes) -> Scan:
     PermanentError
         ``mixed_scans`` where the images belong to different scans, ``no_acquisitions`` where there are none.
     """
-    images, noise, calibration = [], [], []
-    for part in parts:
-        rows = imaging_candidates(part)
-        flags = part.table["flags"][rows]
-        only = (flags & (Flag.CALIBRATION | Flag.CALIBRATION_AND_IMAGING)) == Flag.CALIBRATION
-        if rows.size == 0:
-            noise.append(part)
-        elif only.all() and len(parts) > 1:
-            calibration.append(part)
-        else:
-            images.append(part)
+    images, noise, calibration = _by_purpose(parts)
     if not images and calibration:
         images, calibration = [calibration[0]], calibration[1:]
     if not images:
@@ -63,6 +53,22 @@ def choose(parts: list[Part], notes: Notes) -> Scan:
         for sentence in part.warnings:
             notes.warn(sentence)
     return Scan(image, [p for p in noise if noise_rows(p).size] + calibration, calibration)
+
+
+def _by_purpose(parts: list[Part]) -> tuple[list[Part], list[Part], list[Part]]:
+    """Return the parts with image readouts, those with none at all, and those of calibration alone."""
+    images, noise, calibration = [], [], []
+    for part in parts:
+        rows = imaging_candidates(part)
+        flags = part.table["flags"][rows]
+        only = (flags & (Flag.CALIBRATION | Flag.CALIBRATION_AND_IMAGING)) == Flag.CALIBRATION
+        if rows.size == 0:
+            noise.append(part)
+        elif only.all() and len(parts) > 1:
+            calibration.append(part)
+        else:
+            images.append(part)
+    return images, noise, calibration
 
 
 def _is_prescan(part: Part) -> bool:

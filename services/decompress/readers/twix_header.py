@@ -68,32 +68,16 @@ def scan_header(protocol: dict[str, dict[str, Any]], heads: Table, channels: lis
 
 
 def _encoding(yaps: dict[str, Any], meas: dict[str, Any], dicom: dict[str, Any], heads: Table) -> Encoding:
-    first = _get_list(yaps, "sSliceArray", "asSlice")
-    slice_ = first[0] if first and isinstance(first[0], dict) else {}
-    base = int(_get(yaps, "sKSpace", "lBaseResolution") or 0)
-    read_mm, phase_mm, thick = (
-        _get(slice_, name) or 0.0 for name in ("dReadoutFOV", "dPhaseFOV", "dThickness")
-    )
-    if base < 1 or base > 8192 or min(read_mm, phase_mm, thick) <= 0:
-        raise PermanentError(
-            Code.GEOMETRY,
-            "The protocol of the Siemens raw file gives no possible matrix and field of view: export the "
-            "scan again.",
-        )
+    base, (thick, phase_mm, read_mm) = _protocol_grid(yaps)
     oversampled = _get(dicom, "flReadoutOSFactor") or _get(meas, "flReadoutOSFactor") or 2.0
     phase_os = 1 + max(
         0.0, _get(yaps, "sKSpace", "dPhaseOversamplingForDialog") or _get(meas, "flPhaseOS") or 0.0
     )
-    volume = _get(yaps, "sKSpace", "ucDimension") == _THREE_D
-    partitions = int(_get(yaps, "sKSpace", "lPartitions") or 1) if volume else 1
-    volume = volume and partitions > 1
-    slice_os = 1 + max(0.0, _get(yaps, "sKSpace", "dSliceOversamplingForDialog") or 0.0) if volume else 1.0
+    nz, wanted, slice_os = _partitions(yaps, meas)
     lines = int(heads["Counter"]["Lin"].max()) + 1
     ny = int(_get(meas, "iPEFTLength") or 0) or max(
         lines, math.ceil((_get(yaps, "sKSpace", "lPhaseEncodingLines") or base) * phase_os)
     )
-    nz = max(int(_get(meas, "i3DFTLength") or 0), math.ceil(partitions * slice_os)) if volume else 1
-    wanted = int(_get(yaps, "sKSpace", "lImagesPerSlab") or nz) if volume else 1
     limits = {
         "kspace_encoding_step_1": _limit(heads, "Lin", "CenterLin", ny),
         "kspace_encoding_step_2": _limit(heads, "Par", "CenterPar", nz),
@@ -102,6 +86,7 @@ def _encoding(yaps: dict[str, Any], meas: dict[str, Any], dicom: dict[str, Any],
         "contrast": _announced(_get(yaps, "lContrasts") or 1),
     }
     trajectory = int(_get(yaps, "sKSpace", "ucTrajectory") or 1)
+    acceleration, calibration = _parallel_imaging(yaps)
     return Encoding(
         encoded=Space(
             (nz, ny, round(base * oversampled)),
@@ -110,15 +95,53 @@ def _encoding(yaps: dict[str, Any], meas: dict[str, Any], dicom: dict[str, Any],
         recon=Space((wanted, max(1, round(base * phase_mm / read_mm)), base), (thick, phase_mm, read_mm)),
         trajectory=_TRAJECTORIES.get(trajectory, "other"),
         limits=limits,
-        acceleration=(
-            int(_get(yaps, "sPat", "lAccelFactPE") or 1),
-            int(_get(yaps, "sPat", "lAccelFact3D") or 1),
-        ),
-        calibration={2: "embedded", 4: "separate", 16: "separate"}.get(
-            int(_get(yaps, "sPat", "ucRefScanMode") or 0), ""
-        ),
+        acceleration=acceleration,
+        calibration=calibration,
         echo_train=int(_get(yaps, "sFastImaging", "lTurboFactor") or 0),
     )
+
+
+def _protocol_grid(yaps: dict[str, Any]) -> tuple[int, tuple[float, float, float]]:
+    """Return points along the readout and the field of view ``(z, y, x)`` [mm], without oversampling.
+
+    Raises
+    ------
+    PermanentError
+        ``geometry`` where the protocol gives none that is possible.
+    """
+    first = _get_list(yaps, "sSliceArray", "asSlice")
+    slice_ = first[0] if first and isinstance(first[0], dict) else {}
+    base = int(_get(yaps, "sKSpace", "lBaseResolution") or 0)
+    thick, phase_mm, read_mm = (
+        _get(slice_, name) or 0.0 for name in ("dThickness", "dPhaseFOV", "dReadoutFOV")
+    )
+    if base < 1 or base > 8192 or min(read_mm, phase_mm, thick) <= 0:
+        raise PermanentError(
+            Code.GEOMETRY,
+            "The protocol of the Siemens raw file gives no possible matrix and field of view: export the "
+            "scan again.",
+        )
+    return base, (thick, phase_mm, read_mm)
+
+
+def _partitions(yaps: dict[str, Any], meas: dict[str, Any]) -> tuple[int, int, float]:
+    """Return partitions acquired, partitions wanted, and slice oversampling; 1, 1 and 1 for a 2-D scan."""
+    partitions = int(_get(yaps, "sKSpace", "lPartitions") or 1)
+    if _get(yaps, "sKSpace", "ucDimension") != _THREE_D or partitions <= 1:
+        return 1, 1, 1.0
+    slice_os = 1 + max(0.0, _get(yaps, "sKSpace", "dSliceOversamplingForDialog") or 0.0)
+    nz = max(int(_get(meas, "i3DFTLength") or 0), math.ceil(partitions * slice_os))
+    return nz, int(_get(yaps, "sKSpace", "lImagesPerSlab") or nz), slice_os
+
+
+def _parallel_imaging(yaps: dict[str, Any]) -> tuple[tuple[int, int], str]:
+    """Return the acceleration ``(ky, kz)`` and how the calibration was acquired."""
+    acceleration = (
+        int(_get(yaps, "sPat", "lAccelFactPE") or 1),
+        int(_get(yaps, "sPat", "lAccelFact3D") or 1),
+    )
+    mode = int(_get(yaps, "sPat", "ucRefScanMode") or 0)
+    return acceleration, {2: "embedded", 4: "separate", 16: "separate"}.get(mode, "")
 
 
 def _limit(heads: Table, counter: str, centre: str, n: int) -> Limit:
