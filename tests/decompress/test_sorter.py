@@ -133,7 +133,13 @@ def test_every_line_is_placed_once() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(entries=scans, volume=st.booleans(), pick=st.integers(0, 1 << 16), far=st.integers(NY, NY + 3))
+@given(
+    entries=scans,
+    volume=st.booleans(),
+    pick=st.integers(0, 1 << 16),
+    # Near it, or far away: lines enough in between would be another matrix.
+    far=st.sampled_from([NY, NY + 1, 2 * NY, 3 * NY]),
+)
 def test_a_readout_outside_the_matrix_refuses_the_scan(entries, volume, pick, far) -> None:
     part = part_of(entries, volume)
     images = np.flatnonzero((part.table["flags"] & ~np.int64(Flag.REVERSE)) == 0)

@@ -87,16 +87,19 @@ def test_event_twice_per_upload(world):
 
 def test_visibility_expiring_mid_work(world):
     """The heartbeat never reaches SQS: the message shows again while its worker is still at it."""
-    archive = make_tar(b"visibility", "do-nap", "do-nap ")
+    archive = make_tar(b"visibility")
     world.put(archive)
     slow = world.worker("decompress")
     slow._lanes[1].extend = lambda *_: True
+    seen_by_another = threading.Event()
+    slow.handler.failpoints.reach = lambda point, _check: point == "decompressed" and seen_by_another.wait(30)
     other = world.worker("decompress")
     thread = threading.Thread(target=slow.step)
     thread.start()
     wait_until(lambda: world.in_flight("decompress-routine"))
     wait_until(lambda: world.visible("decompress-routine"))
-    other.step()  # sees the message, finds the scan claimed, waits
+    assert other.step()  # sees the message, finds the scan claimed, waits
+    seen_by_another.set()
     thread.join()
     world.drain(other, world.worker("recon"))
     world.assert_done_once(archive)

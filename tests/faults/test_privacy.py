@@ -37,6 +37,7 @@ def assert_clean(*texts):
             assert form.lower() not in text.lower()
 
 
+@pytest.mark.calls_beyond_policies
 def test_planted_names_come_out_nowhere(make_world, capfd):
     world = make_world(max_receives=2)
     name = f"{NAME}^JANE"

@@ -178,7 +178,7 @@ def test_clock_skew(world, hours):
     right = world.worker("decompress")
     wrong = world.worker("decompress")
     clock = ServerClock(lambda: time.time() + 3600 * hours)
-    for heard in (wrong.world.ledger._db, wrong.world.store._s3):
+    for heard in (wrong.world.ledger._table._db, wrong.world.store._s3):
         heard.meta.events.register(
             "after-call",
             lambda parsed, **_: clock.hear(parsed["ResponseMetadata"]["HTTPHeaders"].get("date")),

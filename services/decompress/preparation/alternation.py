@@ -42,6 +42,9 @@ MIRRORED_BELOW = -0.06
 opposite directions.  Set on the real and the generated scans of ``bench/epi_detection.py``; its table shows
 the margin on both sides.  Other scans lie at -0.02 and above, echo-planar ones at -0.34 and below, but for a
 nearly symmetric head seen by one coil: -0.21 at an SNR of 5, -0.13 to -0.09 in five interleaved trains."""
+CHANCE = 3.0
+"""The correlation must also lie so many standard errors of uncorrelated noise below 0: of a few lines of few
+samples, noise alone reaches any fixed limit now and then."""
 SORTED_MIRRORED_BELOW = -0.5
 """The same where the order of acquisition is lost and interleaved trains are only supposed: several guesses
 need a clearer answer."""
@@ -332,7 +335,9 @@ def _judge(groups: list[_Prepared], backs: list[Ints]) -> Alternation:
     correlations = np.sort(sums[:, 0] / np.maximum(sums[:, 1], 1e-30))
     median, agreement = _agreed(np.concatenate(shifts), np.concatenate(weights))
     turned = any(group.turned for group in groups)
-    return Alternation(float(correlations[:2].mean()), median, agreement, turned=turned)
+    independent = sum(group.plain.size // 2 for group in groups)  # an odd part repeats itself
+    threshold = min(MIRRORED_BELOW, -CHANCE / np.sqrt(independent))
+    return Alternation(float(correlations[:2].mean()), median, agreement, threshold, turned)
 
 
 def _opposite(group: _Prepared, back: Ints, most: int) -> tuple[Ints, Ints]:
