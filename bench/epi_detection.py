@@ -1,6 +1,6 @@
 """How well echo-planar scans that carry no flags are told from other Cartesian scans.
 
-    python bench/epi_detection.py [--seeds 2] [--data DIR] [--out bench/results]
+    python -m bench.epi_detection [--seeds 2] [--data DIR] [--out bench/results]
 
 Generated scans with and without alternating readouts go through the intake's own reader and sorter; so do the
 real files of a folder, where one is given.  Written is how many were taken for the other kind, and how far
@@ -139,7 +139,7 @@ def report(judged: list[Judged], real: list[tuple[str, str]]) -> str:
     lines = [
         "# Echo-planar scans without flags",
         "",
-        f"`python bench/epi_detection.py` on {len(judged)} generated scans: {len(epi)} with readouts of",
+        f"`python -m bench.epi_detection` on {len(judged)} generated scans: {len(epi)} with readouts of",
         f"alternating polarity, of which **{len(missed)} were missed**; {len(other)} without, of which",
         f"**{len(wrong)} were refused**. No reversed readout carries a flag.",
         "",

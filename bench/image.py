@@ -1,7 +1,7 @@
 """How good is the image? Every method here beside BART, on fully sampled scans that are undersampled.
 
-    python bench/image.py SCANS --work FOLDER [--r 2 4 6] [--acs 24 40] [--methods grappa raki pics auto bart]
-    python bench/image.py SCANS --work FOLDER --write    # table and pictures from what is in FOLDER
+    python -m bench.image SCANS --work FOLDER [--r 2 4 6] [--acs 24 40] [--methods grappa raki pics auto bart]
+    python -m bench.image SCANS --work FOLDER --write    # table and pictures from what is in FOLDER
 
 SCANS is a folder of ``.npz`` files with ``kspace`` complex64 ``(coil, ky, kx)``, fully sampled. Each is
 undersampled (lines 0, R, 2R ... and the centre lines) and reconstructed; acquired lines are put back, and the

@@ -1,6 +1,6 @@
 """What becomes of real raw files: the end, the code and the sentence of each, and its preview to look at.
 
-    python bench/real_files.py --data DIR [--out bench/results] [--previews DIR]
+    python -m bench.real_files --data DIR [--out bench/results] [--previews DIR]
 
 Every Siemens, MRD and BART file below DIR is run as a user would run it, bare. What a file is comes from
 DIR's PROVENANCE.json where it has one.
@@ -58,7 +58,7 @@ def main() -> None:
     text = [
         "# Real raw files",
         "",
-        "`python bench/real_files.py --data DIR`: each file given bare to `mrirecon run`. Look at",
+        "`python -m bench.real_files --data DIR`: each file given bare to `mrirecon run`. Look at",
         "the previews (`--previews`) of those that end `done`: none may be ghosted. Phantom scans are from",
         "github.com/pehses/twixtools and github.com/pulseq/MR-Physics-with-Pulseq (MIT).",
         "",

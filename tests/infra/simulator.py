@@ -6,6 +6,7 @@ condition operators, and each action's resources and condition keys. It runs as 
 node that the project pins; nothing of it is shipped.
 """
 
+import fcntl
 import json
 import subprocess
 from pathlib import Path
@@ -18,7 +19,13 @@ _MARK = FOLDER / "node_modules" / ".package-lock.json"
 
 
 def install():
-    """Install the pinned simulator unless it is there."""
+    """Install the pinned simulator unless it is there; one process at a time."""
+    with (FOLDER / ".install.lock").open("w") as busy:
+        fcntl.flock(busy, fcntl.LOCK_EX)
+        _install()
+
+
+def _install():
     lock = FOLDER / "package-lock.json"
     if _MARK.exists() and _MARK.stat().st_mtime >= lock.stat().st_mtime:
         return
