@@ -173,7 +173,7 @@ def test_it_holds_the_pinned_packages_and_no_others(container):
 
 def test_it_holds_only_its_rooms(container):
     done = inside(container, "sh", "-c", "ls /opt/app/mrirecon; id -u")
-    assert done.stdout.split() == ["__init__.py", "cloud", "contract", "decompress", "kspace", "10001"]
+    assert done.stdout.split() == ["__init__.py", "aws", "cloud", "contract", "decompress", "kspace", "10001"]
 
 
 def test_a_worker_without_settings_ends_with_a_sentence(container):

@@ -161,4 +161,9 @@ CHECKOV_MEANT = (
     ("CKV_AWS_117", CDKS_OWN, "CDK's own helper, reaches no data"),
     ("CKV_AWS_173", r"Function|framework", "the variables are names; Lambda's own key is enough for them"),
     ("CKV_AWS_18", r"BucketsLogs", "the log bucket would log its own deliveries for ever"),
+    (
+        "CKV_AWS_33",
+        r"DataKey",
+        "FSx's own statement names every principal, held to this account, S3 and FSx by its conditions",
+    ),
 )

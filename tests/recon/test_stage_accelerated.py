@@ -293,7 +293,8 @@ def test_a_large_set_takes_at_most_three_times_its_size(tmp_path):
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from mrirecon.recon import stage, report\n"
+        "from mrirecon.recon import stage\n"
+        "from mrirecon.recon.outputs import report\n"
         "from mrirecon.contract.profiles import profile\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "stage.reconstruct(Path(sys.argv[1]), Path(sys.argv[2]), scan_id='0' * 16, profile=profile('fast'))\n"
