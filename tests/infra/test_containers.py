@@ -267,7 +267,7 @@ def recon(base, tmp_path_factory):
 
 def test_the_reconstruction_image_holds_its_rooms_and_needs_settings(recon):
     done = inside(recon, "sh", "-c", "ls /opt/app/mrirecon; id -u; command -v pip || true")
-    rooms = ["__init__.py", "cloud", "contract", "kspace", "raki", "recon"]
+    rooms = ["__init__.py", "aws", "cloud", "contract", "imaging", "kspace", "raki", "recon"]
     assert done.stdout.split() == [*rooms, "10001"], done.stderr
     done = inside(recon, "python3", "-m", "mrirecon.cloud.stages.recon_worker")
     assert done.returncode == 2, done.stdout + done.stderr
@@ -320,6 +320,6 @@ def test_the_reconstructions_install_steps_work_in_a_clean_environment(tmp_path)
     text = (SERVICES / "recon" / "Dockerfile").read_text()
     for room, _ in re.findall(r"^COPY (\w+) (/opt/app/mrirecon/\w+)$", text, re.MULTILINE):
         shutil.copytree(SERVICES / room, app / room, ignore=shutil.ignore_patterns("__pycache__"))
-    script = "import mrirecon.recon.stage, mrirecon.cloud.worker.settings"
+    script = "import mrirecon.recon, mrirecon.cloud.worker.settings"
     script += ", nibabel, pydicom, jinja2, PIL, h5py, scipy"
     run(python, "-c", script, env={**os.environ, "PYTHONPATH": str(app.parent)})
