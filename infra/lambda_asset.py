@@ -7,6 +7,7 @@ installed once per content of ``requirements.txt`` and kept in ``build/lambda-de
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -44,12 +45,17 @@ def compose(name: str, *, build: Path = BUILD) -> tuple[Path, str]:
         if requirements.is_file():
             shutil.copytree(dependencies(requirements, build=build), staging, dirs_exist_ok=True)
         copy_own(name, staging)
-        shutil.rmtree(folder, ignore_errors=True)
-        staging.rename(folder)
+        mark = digest(staging)
+        # The same bytes stay where they are: another process may be copying them into its stacks.
+        with (parent / f".{name}.lock").open("w") as busy:
+            fcntl.flock(busy, fcntl.LOCK_EX)
+            if not folder.is_dir() or digest(folder) != mark:
+                shutil.rmtree(folder, ignore_errors=True)
+                staging.rename(folder)
+                folder.chmod(0o755)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    folder.chmod(0o755)
-    return folder, digest(folder)
+    return folder, mark
 
 
 def copy_own(name: str, folder: Path) -> None:
